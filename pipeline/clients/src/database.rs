@@ -1,0 +1,194 @@
+//! The database that holds the truth: capture of its changes, reads and writes.
+//!
+//! Contract:
+//! - A row's `VersionId` rises by exactly one with every committed write, whoever writes, and goes on over
+//!   deletes and re-creations.
+//! - [`Database::changes`] gives every change committed after a position once per position, in commit order,
+//!   never an uncommitted one. In `cdc` mode nothing collapses; in `change_tracking` mode one net change per key.
+//! - A position taken by [`Database::head`] *before* a scan, and streamed from after it, misses nothing.
+//! - Documents of one row are spelled identically (same bytes) by scan, capture and read.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use smartpulse_pipeline::error::Result;
+use smartpulse_pipeline::{Key, Operation, Position, Timestamp};
+use std::sync::Arc;
+
+/// How changes are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureMode {
+    /// Net changes: one per key since the position, with the row as it is now. Cheapest; collapses updates.
+    ChangeTracking,
+    /// Every change with its full image; nothing collapses.
+    Cdc,
+}
+
+/// A table as the catalogue knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name, as spelled in the catalogue.
+    pub name: String,
+    /// Its columns, in order, with their declared types.
+    pub columns: Vec<Column>,
+    /// The captured modes that are enabled on it.
+    pub capture: Vec<CaptureMode>,
+}
+
+/// A column as the catalogue knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name in the database, PascalCase.
+    pub name: String,
+    /// Its name in documents, camelCase.
+    pub member: String,
+    /// The declared type, as the catalogue spells it.
+    pub declared_type: String,
+    /// Whether NULL is allowed.
+    pub nullable: bool,
+}
+
+/// A row with its key and version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The entity, as documents spell it.
+    pub key: Key,
+    /// Its `VersionId`.
+    pub version: i64,
+    /// The full row as a JSON object in camelCase, columns in table order, computed members included.
+    pub document: Bytes,
+}
+
+/// One captured change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The entity.
+    pub key: Key,
+    /// Its `VersionId` after the change; of a delete: the tombstone's.
+    pub version: i64,
+    /// What happened.
+    pub operation: Operation,
+    /// The full row after the change. Of a delete: the last image where the mode keeps one.
+    pub document: Option<Bytes>,
+    /// When it was committed.
+    pub commit_time: Timestamp,
+    /// Capture from here does not repeat this change.
+    pub position: Position,
+}
+
+/// What one poll found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangePage {
+    /// Changes in commit order, at most as many as asked for.
+    pub changes: Vec<Change>,
+    /// Where the next poll starts; equal to the given position when nothing happened.
+    pub next: Position,
+    /// True when more changes are known to wait.
+    pub more: bool,
+}
+
+/// What a poll may find instead of changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Poll {
+    /// The changes after the position.
+    Changes(ChangePage),
+    /// Clean-up has passed the position: what happened since can only be had by a new snapshot.
+    PositionLost(String),
+}
+
+/// What to list of the forecasts; newest `forecastDate` first, then by id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct ForecastQuery {
+    /// Only this company's.
+    pub company_id: Option<String>,
+    /// Only this unit's.
+    pub production_unit_id: Option<String>,
+    /// Only with `forecastDate` at or after this, RFC 3339 UTC with milliseconds.
+    pub from: Option<String>,
+    /// Only with `forecastDate` before this.
+    pub to: Option<String>,
+    /// How many to pass over.
+    pub skip: u32,
+    /// How many to give at most.
+    pub take: u32,
+}
+
+/// A page of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// How many rows match in all.
+    pub total: u64,
+    /// The rows of the page.
+    pub rows: Vec<Row>,
+}
+
+/// A write of one row. Members are camelCase names of columns; values are JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// A new row; `id` is among the members.
+    Insert {
+        /// The columns that are set.
+        members: Map<String, Value>,
+    },
+    /// Sets members of an existing row.
+    Update {
+        /// Which row.
+        key: Key,
+        /// Only if the row has this version.
+        expected_version: Option<i64>,
+        /// The columns that are set.
+        members: Map<String, Value>,
+    },
+    /// Removes a row.
+    Delete {
+        /// Which row.
+        key: Key,
+        /// Only if the row has this version.
+        expected_version: Option<i64>,
+    },
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// Committed. The row after it (of a delete: the key and the tombstone's version with the last image).
+    Done(Row),
+    /// There is no such row.
+    NotFound,
+    /// The row has another version than expected: this one.
+    VersionMismatch(i64),
+    /// The insert's id exists already.
+    Exists,
+}
+
+/// A database resource.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Answers when the database does.
+    async fn ping(&self) -> Result<()>;
+    /// Creates what is missing of the schema, triggers and capture, and migrates an older one.
+    async fn create_schema(&self) -> Result<()>;
+    /// The table as the catalogue knows it; an error names the tables there are.
+    async fn table(&self, name: &str) -> Result<Table>;
+
+    /// The position after the newest committed change of the table.
+    async fn head(&self, table: &str, mode: CaptureMode) -> Result<Position>;
+    /// The changes after a position, at most `limit`.
+    async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll>;
+    /// Rows by ascending key, starting after `after`, at most `limit`; fewer than `limit` means the end.
+    async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>>;
+
+    /// The rows of `keys` that exist, in no particular order.
+    async fn get(&self, table: &str, keys: &[Key]) -> Result<Vec<Row>>;
+    /// A page of forecasts.
+    async fn list_forecasts(&self, query: &ForecastQuery) -> Result<Page>;
+    /// Writes, in order, in one transaction: all or nothing is committed when it fails, and each outcome is
+    /// given when it succeeds (a `NotFound` among them changes nothing and stops nothing).
+    async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>>;
+}
+
+/// A shared database resource.
+pub type SharedDatabase = Arc<dyn Database>;

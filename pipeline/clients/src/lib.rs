@@ -1,0 +1,11 @@
+//! Connections that a pipeline names as resources: databases, buses and pub/sub systems.
+//!
+//! Each kind is one trait, with a contract that `smartpulse-testing` checks on every implementation. The
+//! embedded implementations need nothing but a folder.
+
+#![warn(missing_docs)]
+
+pub mod bus;
+pub mod database;
+pub mod embedded;
+pub mod pubsub;

@@ -1,0 +1,117 @@
+//! What flows through a graph: events, in batches.
+
+use crate::ack::Ack;
+use crate::time::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use smartpulse_json::Document;
+use std::sync::Arc;
+
+/// An entity's identity within its section. Cheap to clone.
+pub type Key = Arc<str>;
+
+/// What a change did to its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Operation {
+    /// The row is new, or was unknown.
+    Insert,
+    /// The row has other values.
+    Update,
+    /// The row is gone.
+    Delete,
+}
+
+/// A patch from the previous version to this one, in the wire form of `PatchItems`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patch {
+    /// A JSON array of `{"Op":...,"Path":...,"Value":...}`.
+    pub items: Bytes,
+    /// True when the one operation sets or removes the whole document: it needs no base.
+    pub whole: bool,
+}
+
+/// One version of one entity.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The kind of entity: `forecast`, `unit`; for a plain message, its topic.
+    pub section: Arc<str>,
+    /// The entity.
+    pub key: Key,
+    /// Its version; versions of a key rise by one with every committed write.
+    pub version: i64,
+    /// The version that this one follows, once `detect_gap` has said so.
+    pub previous_version: Option<i64>,
+    /// What happened.
+    pub operation: Operation,
+    /// The full document. Of a delete: the last image where the source keeps one.
+    pub document: Option<Document>,
+    /// The document at `previous_version`, once `diff` has found it.
+    pub previous: Option<Document>,
+    /// The patch from `previous_version` to `version`, once `diff` has made it.
+    pub patch: Option<Patch>,
+    /// When the database committed it.
+    pub commit_time: Option<Timestamp>,
+    /// When capture read it.
+    pub capture_time: Option<Timestamp>,
+    /// True for a row of a snapshot: it heals state and notifies nobody.
+    pub snapshot: bool,
+    /// The capture lease's number.
+    pub epoch: u64,
+    /// Where capture found it.
+    pub position: Option<Bytes>,
+    /// True when the document at this very version must be taken over even by one who has another document
+    /// of the same version.
+    pub resync: bool,
+}
+
+impl Event {
+    /// An event that carries a full document; everything else is unset.
+    #[must_use]
+    pub fn new(section: Arc<str>, key: Key, version: i64, operation: Operation, document: Option<Document>) -> Self {
+        Self {
+            section,
+            key,
+            version,
+            previous_version: None,
+            operation,
+            document,
+            previous: None,
+            patch: None,
+            commit_time: None,
+            capture_time: None,
+            snapshot: false,
+            epoch: 0,
+            position: None,
+            resync: false,
+        }
+    }
+
+    /// The size that bounds count, in bytes: documents and patch, not the struct.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.document.as_ref().map_or(0, |d| d.bytes().len()) + self.patch.as_ref().map_or(0, |p| p.items.len())
+    }
+}
+
+/// Events and the one ack for all of them: the only thing on channels.
+#[derive(Debug)]
+pub struct Batch {
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// Resolves when every effect of these events is durable.
+    pub ack: Ack,
+    /// When the batch was taken in: the clock of operators.
+    pub time: Timestamp,
+    /// True when the input may have lost events before this batch (a pub/sub that reconnected): whoever holds
+    /// copies must not trust them any more.
+    pub after_loss: bool,
+}
+
+impl Batch {
+    /// A batch of events under one ack.
+    #[must_use]
+    pub fn new(events: Vec<Event>, ack: Ack, time: Timestamp) -> Self {
+        Self { events, ack, time, after_loss: false }
+    }
+}

@@ -1,0 +1,20 @@
+//! The vocabulary and the runtime of SmartPulse: events, acks, sources, operators, sinks, the registry that
+//! knows them by name, and the topology that runs them.
+//!
+//! Architecture invariant: this crate names no connector. Databases, buses and pub/sub systems are traits of
+//! `smartpulse-clients`; components are registered from outside (see `registry`).
+
+#![warn(missing_docs)]
+
+pub mod ack;
+pub mod error;
+pub mod event;
+pub mod position;
+pub mod state;
+pub mod time;
+
+pub use ack::Ack;
+pub use error::{Error, ErrorKind};
+pub use event::{Batch, Event, Key, Operation, Patch};
+pub use position::Position;
+pub use time::Timestamp;
