@@ -1,1 +1,1 @@
-//! (being written)
+//! Benchmarks live in `benches/`, one file per thing measured.
