@@ -1,0 +1,235 @@
+//! Problems, collected so that all are reported at once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::node::{SourceText, Span};
+use crate::render;
+
+/// How many problems are rendered. More than a screenful helps nobody, and one mistake in an anchor can
+/// cause thousands.
+pub const PROBLEMS_MAX: usize = 50;
+
+/// Words longer than this are not compared for spelling: the comparison is quadratic.
+const WORD_CHARS_MAX: usize = 64;
+
+/// Something wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where; none when it stands in no text (a missing file).
+    pub span: Option<Span>,
+    /// The config path, such as `sinks.broadcast.retry`; empty when there is none.
+    pub path: String,
+    /// What is wrong: a lowercase fragment.
+    pub message: String,
+    /// What to do about it: a lowercase fragment.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// A problem without a position.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            span: None,
+            path: String::new(),
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    /// The problem at a position.
+    #[must_use]
+    pub fn at(mut self, span: &Span) -> Self {
+        self.span = Some(span.clone());
+        self
+    }
+
+    /// The problem with a config path.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// The problem with advice.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// A list of problems, and what must not be shown while reporting them.
+#[derive(Clone, Default)]
+pub struct Diagnostics {
+    problems: Vec<Problem>,
+    redactions: Vec<Span>,
+    secrets: Vec<Arc<str>>,
+}
+
+impl Diagnostics {
+    /// No problems.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a problem; one that says the same of the same place (through an alias) is dropped.
+    pub fn push(&mut self, problem: Problem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Adds the problems of another list.
+    pub fn extend(&mut self, other: Self) {
+        for problem in other.problems {
+            self.push(problem);
+        }
+        self.redactions.extend(other.redactions);
+        self.secrets.extend(other.secrets);
+    }
+
+    /// Hides a stretch of source text in every excerpt.
+    pub fn redact(&mut self, span: &Span) {
+        self.redactions.push(span.clone());
+    }
+
+    /// Hides a text in every message.
+    pub fn redact_text(&mut self, secret: &Arc<str>) {
+        if !secret.is_empty() && !self.secrets.contains(secret) {
+            self.secrets.push(Arc::clone(secret));
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// How many problems there are.
+    pub fn len(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// The problems: those without a position first, then text by text in the order the texts were first
+    /// complained about, by position.
+    pub fn problems(&self) -> Vec<&Problem> {
+        let mut order: Vec<&Arc<SourceText>> = Vec::new();
+        for span in self
+            .problems
+            .iter()
+            .filter_map(|problem| problem.span.as_ref())
+        {
+            if !order.iter().any(|known| Arc::ptr_eq(known, &span.source)) {
+                order.push(&span.source);
+            }
+        }
+        let rank = |span: &Span| {
+            order
+                .iter()
+                .position(|known| Arc::ptr_eq(known, &span.source))
+        };
+        let mut sorted: Vec<_> = self.problems.iter().collect();
+        sorted.sort_by_key(|problem| problem.span.as_ref().map(|span| (rank(span), span.offset)));
+        sorted
+    }
+
+    /// `value` if nothing is wrong.
+    ///
+    /// # Errors
+    /// The diagnostics themselves when they hold a problem, or when there is no value.
+    pub fn into_result<T>(mut self, value: Option<T>) -> Result<T, Self> {
+        match value {
+            Some(value) if self.is_empty() => Ok(value),
+            Some(_) => Err(self),
+            None => {
+                if self.is_empty() {
+                    self.push(Problem::new("the configuration could not be read"));
+                }
+                Err(self)
+            }
+        }
+    }
+
+    /// The problems as a person reads them, with excerpts; `color` adds terminal styles.
+    pub fn render(&self, color: bool) -> String {
+        render::render(self, color)
+    }
+
+    pub(crate) fn redactions(&self) -> &[Span] {
+        &self.redactions
+    }
+
+    /// `text` without any known secret in it.
+    pub(crate) fn scrub(&self, text: &str) -> String {
+        let mut clean = text.to_owned();
+        for secret in &self.secrets {
+            clean = clean.replace(&**secret, render::REDACTED);
+        }
+        clean
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl fmt::Debug for Diagnostics {
+    /// The rendering, on lines of its own, so that `unwrap` in a test is readable; never the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{}", self.render(false))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// The candidate spelled most like `word`, if one is close enough to be meant.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let chars = word.chars().count();
+    if chars > WORD_CHARS_MAX {
+        return None;
+    }
+    let word = word.to_lowercase();
+    // A third of the letters may differ: `chanel`, `sqlsever`, `intputs` are found, unrelated words are not.
+    let distance_max = (chars / 3).max(1);
+    candidates
+        .into_iter()
+        .filter(|candidate| candidate.len() <= WORD_CHARS_MAX * 4)
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&word, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, _)| *distance <= distance_max)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Advice for a word that is not in a list: its nearest spelling, else the list. `noun` is plural.
+pub(crate) fn advise<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    noun: &str,
+) -> String {
+    /// A longer list is cut: the schema command shows all.
+    const LISTED_MAX: usize = 24;
+    let candidates: Vec<_> = candidates.into_iter().collect();
+    if let Some(near) = nearest(word, candidates.iter().copied()) {
+        return format!("did you mean `{near}`?");
+    }
+    if candidates.is_empty() {
+        return format!("there are no {noun} here");
+    }
+    let mut list: Vec<_> = candidates
+        .iter()
+        .take(LISTED_MAX)
+        .map(|name| format!("`{name}`"))
+        .collect();
+    if candidates.len() > LISTED_MAX {
+        list.push(format!("and {} more", candidates.len() - LISTED_MAX));
+    }
+    format!("the {noun} are {}", list.join(", "))
+}

@@ -1,0 +1,188 @@
+//! The settings of an instance: what every key means.
+//!
+//! No field has a default in code. The defaults are the values of `default.yaml`, which is compiled in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostics::Diagnostics;
+use crate::layers::{self, LoadOptions};
+use crate::located::Located;
+use crate::node::{Node, Span};
+use crate::retry::RetryPolicies;
+
+/// Everything an instance can be told, apart from its pipelines.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Name of the environment, which selects the file `<environment>.yaml`. Chosen by `--env`,
+    /// `SMARTPULSE_ENV` or `SMARTPULSE__ENVIRONMENT`; default `development`.
+    pub environment: String,
+    /// Partition that topics, channels and subscriptions of this installation belong to; a prefix of their
+    /// names. Default `production`.
+    #[schemars(length(min = 1, max = 64))]
+    pub partition: String,
+    /// Folder of everything that embedded resources keep: databases, positions, logs. Relative to the
+    /// working folder. Default `./data`.
+    pub data_dir: PathBuf,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// The HTTP API.
+    pub api: ApiSettings,
+    /// The cache tiers.
+    pub cache: CacheSettings,
+    /// The runtime of pipelines.
+    pub runtime: RuntimeSettings,
+    /// The player, which feeds recorded data through the database.
+    pub player: PlayerSettings,
+    /// Named retry policies. Built in: `redis` (100 times 50 ms), `exponential` (100, 200, 400, 800 ms with
+    /// jitter) and `transient_sql` (3 times, up to 30 s). A key of the same name overrides one.
+    pub retries: RetryPolicies,
+    /// What the resource names in pipelines stand for. Typed by the registry, not here.
+    #[serde(skip)]
+    pub resources: BTreeMap<String, ResourceSpec>,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// Least severe level, or directives per module such as `info,smartpulse=debug`. Default
+    /// `info,smartpulse=debug`; staging `info`; production `warn`.
+    #[schemars(length(min = 1, max = 1_000))]
+    pub level: String,
+    /// Form of a line. Default `text`.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line, for log collectors.
+    Json,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSettings {
+    /// Address and port to listen on; port 0 takes any free one. Default `127.0.0.1:8080`, which only this
+    /// machine can reach.
+    #[schemars(with = "String", extend("format" = "socket-address"))]
+    pub listen: SocketAddr,
+    /// Longest request body, in bytes; longer ones get 413. Default 1,048,576.
+    #[schemars(range(min = 1_024, max = 67_108_864))]
+    pub body_bytes_max: usize,
+    /// Longest a request may take, in milliseconds; then it gets 503. Default 10,000.
+    #[schemars(range(min = 10, max = 600_000))]
+    pub request_timeout_ms: u64,
+    /// Longest a client may take to send its headers, in milliseconds; then the connection is closed.
+    /// Default 10,000.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub header_timeout_ms: u64,
+    /// Requests served at the same time; the excess gets 503 with `Retry-After`. Default 512.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub concurrency_max: usize,
+    /// `Cache-Control` of cacheable answers. Default `max-age=60, private`.
+    #[schemars(length(min = 1, max = 200))]
+    pub cache_control: String,
+}
+
+/// The cache tiers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSettings {
+    /// Life of an entry in this process (tier 1), in seconds, 60 to 3,600. Default 60; staging 300;
+    /// production 3,600.
+    #[schemars(range(min = 60, max = 3_600))]
+    pub l1_ttl_s: u64,
+    /// Memory of tier 1, in bytes; the least used entries leave. Default 67,108,864; 0 turns it off.
+    pub l1_bytes_max: u64,
+    /// Life of an entry in the local store (tier 2), in seconds. Default 60; staging 300; production 3,600.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub l2_ttl_s: u64,
+    /// Entries in tier 2; the oldest leave. Default 100,000; 0 turns it off.
+    pub l2_entries_max: u64,
+    /// Entries loaded at start, newest first. Default 10,000; 0 starts cold.
+    #[schemars(range(max = 1_000_000))]
+    pub warm_entries_max: u64,
+    /// Longest wait for one tier, in milliseconds, before the next is asked. Default 5,000.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub tier_timeout_ms: u64,
+}
+
+/// The runtime of pipelines.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeSettings {
+    /// Batches held between a source and a sink; a full channel makes the source wait. Default 16.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub channel_batches: usize,
+    /// Longest event document, in bytes; longer ones go to the dead letters. Default 1,048,576.
+    #[schemars(range(min = 1_024, max = 67_108_864))]
+    pub document_bytes_max: usize,
+    /// Longest a shutdown waits for events under way, in milliseconds; what is left is delivered again after
+    /// the next start. Default 30,000; 0 does not wait.
+    #[schemars(range(max = 600_000))]
+    pub drain_timeout_ms: u64,
+    /// Threads that run pipelines. Default 0: as many as the machine has processors.
+    #[schemars(range(max = 1_024))]
+    pub worker_threads: usize,
+}
+
+/// The player.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlayerSettings {
+    /// Changes written to the database per second. Default 200; 0 plays none.
+    #[schemars(range(max = 1_000_000))]
+    pub changes_per_second: u64,
+}
+
+/// A resource, as written: typed by the registry as components are.
+#[derive(Clone, Debug)]
+pub struct ResourceSpec {
+    /// The name that pipelines use.
+    pub name: String,
+    /// Its `type`.
+    pub type_name: String,
+    /// Where the `type` stands.
+    pub type_span: Span,
+    /// The mapping without `type`: what the type's own schema is checked against.
+    pub params: Node,
+    /// The whole resource, for later problems; its path is such as `resources.main_db`.
+    pub located: Located,
+}
+
+impl Settings {
+    /// Reads all layers.
+    ///
+    /// # Errors
+    /// Every problem of every layer.
+    pub fn load(options: &LoadOptions) -> Result<Self, Diagnostics> {
+        layers::load(options)
+    }
+
+    /// The JSON Schema of a settings file: nothing is required, for every layer is partial, and each field
+    /// has its default from `default.yaml`. `resources` are any mappings here; the registry knows better.
+    pub fn schema() -> Schema {
+        layers::layer_schema()
+    }
+}
+
+impl Default for Settings {
+    /// The built-in defaults.
+    ///
+    /// # Panics
+    /// If `default.yaml`, which is compiled in, is wrong. A test loads it.
+    fn default() -> Self {
+        Self::load(&LoadOptions::default()).expect("the built-in settings are valid")
+    }
+}
