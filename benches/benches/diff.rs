@@ -35,15 +35,24 @@ fn main() {
     );
 
     let mut bytes = Vec::new();
+    let mut after = Vec::new();
     let mut trees = Vec::new();
     let mut parsing = Vec::new();
     let mut applying = Vec::new();
     for _ in 0..ROUNDS {
         let (mut state, mut tree_state) = (documents.clone(), values.clone());
-        let (ours, operations) = timed(|| bytes_round(&mut state, changes));
+        let (ours, operations) = timed(|| bytes_round(&mut state, changes, |row, _| parse(row)));
+        let mut state = documents.clone();
+        let (ours_after, after_operations) =
+            timed(|| bytes_round(&mut state, changes, parse_after));
         let (naive, tree_operations) = timed(|| trees_round(&mut tree_state, changes));
-        assert_eq!(operations, tree_operations, "both find the same changes");
+        assert_eq!(
+            [operations; 2],
+            [after_operations, tree_operations],
+            "all find the same changes"
+        );
         bytes.push(ours);
+        after.push(ours_after);
         trees.push(naive);
         parsing.push(timed(|| changes.iter().map(|row| parse(row).len()).sum::<usize>()).0);
         applying.push(apply_round(&documents, changes));
@@ -54,11 +63,17 @@ fn main() {
         rounds[rounds.len() / 2] * 1e9 / changes.len() as f64
     };
     let (ours, naive) = (ns_per_row(&mut bytes), ns_per_row(&mut trees));
+    let ours_after = ns_per_row(&mut after);
     report("trees: from_slice, diff, to_string", naive);
+    report("bytes: parse_after, diff", ours_after);
     report("bytes: parse, diff", ours);
     report("  of which parse", ns_per_row(&mut parsing));
     report("bytes: apply", ns_per_row(&mut applying));
-    println!("ratio {:.1}", naive / ours);
+    println!(
+        "trees / bytes {:.1}, with parse_after {:.1}",
+        naive / ours,
+        naive / ours_after
+    );
 }
 
 fn report(what: &str, ns: f64) {
@@ -71,12 +86,16 @@ fn timed<T>(run: impl FnOnce() -> T) -> (f64, T) {
     (start.elapsed().as_secs_f64(), result)
 }
 
-fn bytes_round(state: &mut [Document], rows: &[Bytes]) -> usize {
+fn bytes_round(
+    state: &mut [Document],
+    rows: &[Bytes],
+    parse_as: impl Fn(&Bytes, &Document) -> Document,
+) -> usize {
     let mut out = Vec::new();
     let mut operations = 0;
     for (index, row) in rows.iter().enumerate() {
-        let new = parse(row);
         let old = &mut state[index % KEYS];
+        let new = parse_as(row, old);
         out.clear();
         operations += diff(old, &new, &mut out);
         black_box(&out);
@@ -130,6 +149,10 @@ fn apply_round(first: &[Document], rows: &[Bytes]) -> f64 {
 
 fn parse(row: &Bytes) -> Document {
     Document::parse(row.clone()).expect("rows are valid")
+}
+
+fn parse_after(row: &Bytes, previous: &Document) -> Document {
+    Document::parse_after(row.clone(), previous).expect("rows are valid")
 }
 
 fn value(row: &Bytes) -> Value {

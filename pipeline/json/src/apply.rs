@@ -79,16 +79,9 @@ fn for_each_operation<'a>(
     // Two levels more than a document, for the array and the operation that are around it.
     let mut scanner = Scanner::new(patch, DEPTH_MAX + 2)?;
     let open = scanner.space(0);
-    if patch.as_bytes().get(open) != Some(&b'[') {
-        return Err(JsonError::Syntax {
-            expected: "an array of operations",
-            offset: open,
-        }
-        .into());
-    }
     let mut index = 0;
     let mut failed = None;
-    let end = scanner.array(open, |scanner, start| {
+    let scanned = scanner.array(open, |scanner, start| {
         scanner.members.clear();
         let end = scanner.value(start, 0)?;
         if failed.is_none() {
@@ -106,8 +99,10 @@ fn for_each_operation<'a>(
         }
         index += 1;
         Ok(end)
-    })?;
-    scanner.end(end)?;
+    });
+    scanned
+        .and_then(|end| scanner.end(end))
+        .map_err(|error| *error)?;
     failed.map_or(Ok(()), Err)
 }
 

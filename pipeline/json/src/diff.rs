@@ -22,7 +22,7 @@ pub fn diff(old: &Document, new: &Document, out: &mut Vec<u8>) -> usize {
     out.push(b'[');
     let mut writer = Writer { out, operations: 0 };
     if old.is_object() && new.is_object() {
-        writer.objects(&Path::Root, side(old), side(new));
+        writer.objects(&Path::Root, old.side(), new.side());
     } else {
         writer.root(old.root(), new.root());
     }
@@ -72,7 +72,7 @@ pub struct ChangedMember<'a> {
 pub fn changed_members<'a>(old: &'a Document, new: &'a Document) -> Vec<ChangedMember<'a>> {
     let mut changed = Vec::new();
     if old.is_object() && new.is_object() {
-        for_each_change(side(old), side(new), |name, old, new| {
+        for_each_change(old.side(), new.side(), |name, old, new| {
             if let (Some(old), Some(new)) = (old, new)
                 && same_text(old, new)
             {
@@ -86,13 +86,6 @@ pub fn changed_members<'a>(old: &'a Document, new: &'a Document) -> Vec<ChangedM
         });
     }
     changed
-}
-
-fn side(document: &Document) -> Side<'_, '_> {
-    Side {
-        text: document.as_str(),
-        members: document.spans(),
-    }
 }
 
 /// Where a value is, as a list from the inside out that lives on the stack.
@@ -166,36 +159,47 @@ impl Writer<'_> {
 
     /// A value below the root whose text differs.
     fn values(&mut self, path: &Path<'_>, old: &str, new: &str) {
-        let (length, operations) = (self.out.len(), self.operations);
-        match (RawValue::new(old).kind(), RawValue::new(new).kind()) {
-            (Kind::Object, Kind::Object) => {
-                let (old_members, new_members) = (members(old), members(new));
-                let old = Side {
-                    text: old,
-                    members: &old_members,
-                };
-                let new = Side {
-                    text: new,
-                    members: &new_members,
-                };
-                self.objects(path, old, new);
+        let (old, new) = (RawValue::new(old), RawValue::new(new));
+        match (old.kind(), new.kind()) {
+            (Kind::Object, Kind::Object) | (Kind::Array, Kind::Array) => {
+                self.containers(path, old, new);
             }
-            (Kind::Array, Kind::Array) => self.arrays(path, old, new),
-            _ if same_text(old, new) => {}
-            _ => return self.replace(path, new),
+            _ if same_text(old.as_raw(), new.as_raw()) => {}
+            _ => self.replace(path, new.as_raw()),
         }
-        // A replace takes at least its value and the 36 bytes around the shortest path.
-        if self.out.len() - length > new.len() + 36 {
-            let nested = self.out.len();
-            let nested_operations = self.operations;
-            self.operations = operations;
-            self.replace(path, new);
-            if self.out.len() - nested < nested - length {
-                self.out.drain(length..nested);
-            } else {
-                self.out.truncate(nested);
-                self.operations = nested_operations;
-            }
+    }
+
+    /// Two objects or two arrays below the root: operations on their parts, or one on the whole, whichever
+    /// is shorter.
+    fn containers(&mut self, path: &Path<'_>, old: RawValue<'_>, new: RawValue<'_>) {
+        // What surrounds the path and the value of a replace.
+        const REPLACE_LEN: usize = r#"{"Op":"replace","Path":"","Value":}"#.len();
+        let (start, operations) = (self.out.len(), self.operations);
+        if old.kind() == Kind::Object {
+            let (old_members, new_members) = (members(old.as_raw()), members(new.as_raw()));
+            let old = Side {
+                text: old.as_raw(),
+                members: &old_members,
+            };
+            let new = Side {
+                text: new.as_raw(),
+                members: &new_members,
+            };
+            self.objects(path, old, new);
+        } else {
+            self.arrays(path, old.as_raw(), new.as_raw());
+        }
+        let nested = self.out.len() - start;
+        if nested <= new.as_raw().len() + REPLACE_LEN {
+            return;
+        }
+        let nested_operations = std::mem::replace(&mut self.operations, operations);
+        self.replace(path, new.as_raw());
+        if self.out.len() - start < 2 * nested {
+            self.out.drain(start..start + nested);
+        } else {
+            self.out.truncate(start + nested);
+            self.operations = nested_operations;
         }
     }
 

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 /// True if the content of a JSON string is not its own text.
 pub(crate) fn has_escape(content: &str) -> bool {
-    content.as_bytes().contains(&b'\\')
+    memchr::memchr(b'\\', content.as_bytes()).is_some()
 }
 
 /// The text of a JSON string, given the validated content between its quotes.
 pub(crate) fn unescape(content: &str) -> Cow<'_, str> {
-    let Some(first) = content.find('\\') else {
+    let Some(first) = memchr::memchr(b'\\', content.as_bytes()) else {
         return Cow::Borrowed(content);
     };
     let mut text = String::with_capacity(content.len());

@@ -13,6 +13,7 @@
 //! | `raw` | one value inside a document, still text |
 //! | `escape` | JSON string escapes, both ways |
 //! | `pointer` | RFC 6901 |
+//! | `names` | the members of one object, and that their names differ |
 //! | `members` | which members of two objects correspond |
 //! | `diff` | two documents to a patch |
 //! | `tree` | a document expanded as far as a patch needs |
@@ -28,6 +29,7 @@ mod document;
 mod error;
 mod escape;
 mod members;
+mod names;
 mod pointer;
 mod raw;
 mod scan;

@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::escape::{has_escape, unescape};
-use crate::scan::Member;
+use crate::escape::unescape;
+use crate::names::Member;
 
 /// Up to so many names are found by comparing; beyond, with a hash map.
 const NAMES_COMPARED_MAX: usize = 32;
 
 /// One of the two objects.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Side<'t, 's> {
     /// The text that the spans are offsets into.
     pub(crate) text: &'t str,
@@ -30,13 +30,15 @@ pub(crate) fn for_each_change<'t>(
 ) {
     let mut both = 0;
     for (o, n) in old.members.iter().zip(new.members) {
-        let name = o.name(old.text);
-        if name != n.name(new.text) {
-            break;
-        }
-        let (before, after) = (o.value(old.text), n.value(new.text));
-        if before != after {
-            visit(name, Some(before), Some(after));
+        if o.whole(old.text) != n.whole(new.text) {
+            let name = o.name(old.text);
+            if name != n.name(new.text) {
+                break;
+            }
+            let (before, after) = (o.value(old.text), n.value(new.text));
+            if before != after {
+                visit(name, Some(before), Some(after));
+            }
         }
         both += 1;
     }
@@ -84,35 +86,30 @@ fn for_each_unordered<'t>(
 
 /// Finds members by name, whatever escapes the name is written with.
 enum Lookup<'t, 's> {
-    Compare { side: Side<'t, 's>, escapes: bool },
+    Compare(Side<'t, 's>),
     Map(HashMap<Cow<'t, str>, usize>),
 }
 
 impl<'t, 's> Lookup<'t, 's> {
     fn new(side: Side<'t, 's>) -> Self {
-        let names = side.members.iter().map(|member| member.name(side.text));
         if side.members.len() <= NAMES_COMPARED_MAX {
-            let escapes = names.clone().any(has_escape);
-            Lookup::Compare { side, escapes }
-        } else {
-            Lookup::Map(names.map(unescape).zip(0..).collect())
+            return Lookup::Compare(side);
         }
+        let names = side
+            .members
+            .iter()
+            .map(|member| unescape(member.name(side.text)));
+        Lookup::Map(names.zip(0..).collect())
     }
 
     fn find(&self, name: &str) -> Option<usize> {
+        let name = unescape(name);
         match self {
-            Lookup::Map(map) => map.get(&unescape(name)).copied(),
-            Lookup::Compare { side, escapes } => {
-                let name = unescape(name);
-                side.members.iter().position(|member| {
-                    let other = member.name(side.text);
-                    if *escapes {
-                        unescape(other) == name
-                    } else {
-                        other == name
-                    }
-                })
-            }
+            Lookup::Map(map) => map.get(&name).copied(),
+            Lookup::Compare(side) => side
+                .members
+                .iter()
+                .position(|member| member.is_named(side.text, &name)),
         }
     }
 }

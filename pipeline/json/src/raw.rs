@@ -119,10 +119,9 @@ impl<'a> RawValue<'a> {
             .try_fold(self, |value, token| match value.kind() {
                 Kind::Object => {
                     let found = members(value.text);
-                    let equal = |name: &str| {
-                        name == token || (has_escape(name) && unescape(name) == *token)
-                    };
-                    let member = found.iter().find(|member| equal(member.name(value.text)))?;
+                    let member = found
+                        .iter()
+                        .find(|member| member.is_named(value.text, token))?;
                     Some(RawValue::new(member.value(value.text)))
                 }
                 Kind::Array => elements(value.text)

@@ -3,13 +3,12 @@
 //! Input is a `&str`, so UTF-8 is already certain. Strings are scanned eight bytes at a time. Cost: about
 //! half a nanosecond per byte of a flat row, no allocation below [`MEMBERS_INLINE`] members.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
-
 use smallvec::SmallVec;
 
 use crate::error::{JsonError, excerpt};
-use crate::escape::{has_escape, hex4, unescape};
+use crate::escape::{hex4, unescape};
+use crate::members::Side;
+use crate::names::{Member, Names};
 
 /// Arrays and objects must nest less deep than this. It is the limit of `serde_json`, so that whatever a
 /// document holds can also become a value, and it bounds the recursion of every function of this crate.
@@ -18,75 +17,28 @@ pub const DEPTH_MAX: usize = 128;
 /// Members kept on the stack while scanning; twice those of a forecast.
 const MEMBERS_INLINE: usize = 24;
 
-/// Up to so many names, an object is checked for duplicates by comparing; beyond, with a hash set.
-const NAMES_COMPARED_MAX: usize = 32;
-
-/// Where a member lies: its name without the quotes, and its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Member {
-    name: [u32; 2],
-    value: [u32; 2],
-}
-
-impl Member {
-    /// The name as it stands between its quotes, escapes and all.
-    pub(crate) fn name<'a>(&self, text: &'a str) -> &'a str {
-        &text[self.name[0] as usize..self.name[1] as usize]
-    }
-
-    /// The text of the value.
-    pub(crate) fn value<'a>(&self, text: &'a str) -> &'a str {
-        &text[self.value[0] as usize..self.value[1] as usize]
-    }
-}
-
 /// Members of one object in their order.
 pub(crate) type Members = SmallVec<[Member; MEMBERS_INLINE]>;
 
-/// What a scan of a whole text found.
-pub(crate) struct Scanned {
-    /// Where the value starts and ends, without the white space around it.
-    pub(crate) root: [u32; 2],
-    /// The members, if the value is an object.
-    pub(crate) members: Option<Members>,
-}
-
-/// Validates `text` as one JSON value of at most `depth_max - 1` nested containers.
-pub(crate) fn scan(text: &str, depth_max: usize) -> Result<Scanned, JsonError> {
-    let mut scanner = Scanner::new(text, depth_max)?;
-    let start = scanner.space(0);
-    let end = scanner.value(start, 0)?;
-    scanner.end(end)?;
-    let is_object = scanner.bytes[start] == b'{';
-    Ok(Scanned {
-        root: [start as u32, end as u32],
-        members: is_object.then_some(scanner.members),
-    })
-}
-
-/// The members of a validated object; none for any other value.
+/// The members of a validated object.
 pub(crate) fn members(object: &str) -> Members {
     // Twice the limit: the object may come from a patch, which wraps documents of full depth.
-    match scan(object, 2 * DEPTH_MAX) {
-        Ok(Scanned {
-            members: Some(members),
-            ..
-        }) => members,
-        _ => Members::new(),
+    match Scanner::new(object, 2 * DEPTH_MAX) {
+        Err(_) => Members::new(),
+        Ok(mut scanner) => {
+            let _ = scanner.whole(Side::default());
+            scanner.members
+        }
     }
 }
 
-/// The elements of a validated array; none for any other value.
+/// The elements of a validated array.
 pub(crate) fn elements(array: &str) -> Vec<&str> {
     let mut found = Vec::new();
-    let Ok(mut scanner) = Scanner::new(array, 2 * DEPTH_MAX) else {
-        return found;
-    };
-    let open = scanner.space(0);
-    if scanner.at(open) == b'[' {
+    if let Ok(mut scanner) = Scanner::new(array, 2 * DEPTH_MAX) {
+        let open = scanner.space(0);
         let _ = scanner.array(open, |scanner, start| {
             let end = scanner.value(start, 1)?;
-            scanner.members.clear();
             found.push(&array[start..end]);
             Ok(end)
         });
@@ -94,28 +46,49 @@ pub(crate) fn elements(array: &str) -> Vec<&str> {
     found
 }
 
-/// A position in a text, with the members of the objects that are open there.
+/// Inner results carry their error in a box, so that they travel in registers.
+pub(crate) type Scan<T> = Result<T, Box<JsonError>>;
+
+/// Scans the values of a text and keeps the members of the objects that are open.
 pub(crate) struct Scanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
     depth_max: usize,
+    /// How many escapes were seen.
+    escapes: usize,
     /// Members of all open objects, outermost first. A nested object removes its own when it closes; the
     /// outermost leaves them for the caller.
     pub(crate) members: Members,
 }
 
 impl<'a> Scanner<'a> {
-    /// A scanner of a text that 32-bit offsets can address.
+    /// A scanner of a text whose offsets fit into spans.
+    #[inline]
     pub(crate) fn new(text: &'a str, depth_max: usize) -> Result<Self, JsonError> {
-        if u32::try_from(text.len()).is_err() {
+        if text.len() > Member::OFFSET_MAX {
             return Err(JsonError::TooLong { len: text.len() });
         }
+        let bytes = text.as_bytes();
         Ok(Scanner {
             text,
-            bytes: text.as_bytes(),
+            bytes,
             depth_max,
+            escapes: 0,
             members: Members::new(),
         })
+    }
+
+    /// Scans the whole text as one value, and returns where that starts and ends, without the white space
+    /// around it. Members that stand in `previous` at the same place are recognised instead of scanned.
+    #[inline]
+    pub(crate) fn whole(&mut self, previous: Side<'_, '_>) -> Scan<[u32; 2]> {
+        let start = self.space(0);
+        let end = match self.at(start) {
+            b'{' => self.object(start, 0, previous)?,
+            _ => self.value(start, 0)?,
+        };
+        self.end(end)?;
+        Ok([start as u32, end as u32])
     }
 
     /// The byte at `at`; behind the end a zero, which no JSON text may have outside of its strings.
@@ -134,7 +107,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Only white space may follow.
-    pub(crate) fn end(&self, at: usize) -> Result<(), JsonError> {
+    pub(crate) fn end(&self, at: usize) -> Scan<()> {
         let at = self.space(at);
         if at < self.bytes.len() {
             syntax("end of text", at)
@@ -144,15 +117,15 @@ impl<'a> Scanner<'a> {
     }
 
     /// Scans the value that starts at `at` inside of `depth` containers, and returns its end.
-    pub(crate) fn value(&mut self, at: usize, depth: usize) -> Result<usize, JsonError> {
+    pub(crate) fn value(&mut self, at: usize, depth: usize) -> Scan<usize> {
         match self.at(at) {
             b'"' => self.string(at + 1).map(|end| end + 1),
             b'-' | b'0'..=b'9' => self.number(at),
             b't' => self.literal(at, "true"),
             b'f' => self.literal(at, "false"),
             b'n' => self.literal(at, "null"),
-            b'{' => self.object(at, depth),
-            b'[' if depth + 1 >= self.depth_max => Err(JsonError::TooDeep { offset: at }),
+            b'{' => self.object(at, depth, Side::default()),
+            b'[' if depth + 1 >= self.depth_max => fail(JsonError::TooDeep { offset: at }),
             b'[' => self.array(at, |scanner, start| scanner.value(start, depth + 1)),
             _ => syntax("a value", at),
         }
@@ -163,8 +136,11 @@ impl<'a> Scanner<'a> {
     pub(crate) fn array(
         &mut self,
         open: usize,
-        mut element: impl FnMut(&mut Self, usize) -> Result<usize, JsonError>,
-    ) -> Result<usize, JsonError> {
+        mut element: impl FnMut(&mut Self, usize) -> Scan<usize>,
+    ) -> Scan<usize> {
+        if self.at(open) != b'[' {
+            return syntax("`[`", open);
+        }
         let mut at = self.space(open + 1);
         if self.at(at) == b']' {
             return Ok(at + 1);
@@ -181,39 +157,34 @@ impl<'a> Scanner<'a> {
     }
 
     /// Scans the object that opens at `open` inside of `depth` containers.
-    fn object(&mut self, open: usize, depth: usize) -> Result<usize, JsonError> {
+    fn object(&mut self, open: usize, depth: usize, previous: Side<'_, '_>) -> Scan<usize> {
         if depth + 1 >= self.depth_max {
-            return Err(JsonError::TooDeep { offset: open });
+            return fail(JsonError::TooDeep { offset: open });
         }
         let base = self.members.len();
-        let mut names = Names::default();
+        // The first names of `previous` are no duplicates: they are checked only from where they differ.
+        let mut names = None;
+        let mut known = previous.members.iter();
         let mut at = self.space(open + 1);
         if self.at(at) == b'}' {
             return Ok(at + 1);
         }
         loop {
-            if self.at(at) != b'"' {
-                return syntax("a member name", at);
-            }
-            let name = at + 1;
-            let name_end = self.string(name)?;
-            if names.is_duplicate(self.text, &self.members[base..], &self.text[name..name_end]) {
-                return Err(JsonError::DuplicateMember {
-                    name: excerpt(&unescape(&self.text[name..name_end])),
-                    offset: at,
-                });
-            }
-            at = self.space(name_end + 1);
-            if self.at(at) != b':' {
-                return syntax("`:`", at);
-            }
-            let value = self.space(at + 1);
-            let value_end = self.value(value, depth + 1)?;
-            self.members.push(Member {
-                name: [name as u32, name_end as u32],
-                value: [value as u32, value_end as u32],
-            });
-            at = self.space(value_end);
+            let member = match known.next() {
+                Some(known) if known.stands_at(at, previous.text, self.bytes) => known.moved_to(at),
+                Some(known) if known.name_stands_at(at, previous.text, self.bytes) => {
+                    let name = known.moved_to(at).name;
+                    self.member(name, depth)?
+                }
+                _ => {
+                    known = [].iter();
+                    let members = &self.members[base..];
+                    let names = names.get_or_insert_with(|| Names::of(self.text, members));
+                    self.new_member(at, depth, base, names)?
+                }
+            };
+            self.members.push(member);
+            at = self.space(member.value[1] as usize);
             match self.at(at) {
                 b',' => at = self.space(at + 1),
                 b'}' => break,
@@ -226,7 +197,47 @@ impl<'a> Scanner<'a> {
         Ok(at + 1)
     }
 
-    fn literal(&self, at: usize, literal: &'static str) -> Result<usize, JsonError> {
+    /// Scans a member whose name may be any.
+    #[inline(always)]
+    fn new_member(
+        &mut self,
+        at: usize,
+        depth: usize,
+        base: usize,
+        names: &mut Names<'a>,
+    ) -> Scan<Member> {
+        if self.at(at) != b'"' {
+            return syntax("a member name", at);
+        }
+        let escapes = self.escapes;
+        let start = at + 1;
+        let end = self.string(start)?;
+        let name = Member::name_span(start, end, self.escapes > escapes);
+        if names.is_taken(self.text, &self.members[base..], name) {
+            let name = excerpt(&unescape(&self.text[start..end]));
+            return fail(JsonError::DuplicateMember { name, offset: at });
+        }
+        self.member(name, depth)
+    }
+
+    /// Scans a member from behind its name.
+    #[inline(always)]
+    fn member(&mut self, name: [u32; 2], depth: usize) -> Scan<Member> {
+        let mut member = Member {
+            name,
+            value: [0, 0],
+        };
+        let colon = self.space(member.name_end() + 1);
+        if self.at(colon) != b':' {
+            return syntax("`:`", colon);
+        }
+        let start = self.space(colon + 1);
+        let end = self.value(start, depth + 1)?;
+        member.value = [start as u32, end as u32];
+        Ok(member)
+    }
+
+    fn literal(&self, at: usize, literal: &'static str) -> Scan<usize> {
         if self.bytes[at..].starts_with(literal.as_bytes()) {
             Ok(at + literal.len())
         } else {
@@ -236,7 +247,7 @@ impl<'a> Scanner<'a> {
 
     /// Scans a number (RFC 8259 section 6).
     #[inline]
-    fn number(&self, start: usize) -> Result<usize, JsonError> {
+    fn number(&self, start: usize) -> Scan<usize> {
         let mut at = start + usize::from(self.at(start) == b'-');
         at = match self.at(at) {
             b'0' => at + 1,
@@ -260,16 +271,16 @@ impl<'a> Scanner<'a> {
 
     /// `serde_json` decides what is out of range, because documents must be able to become its values.
     #[cold]
-    fn check_range(&self, start: usize, end: usize) -> Result<(), JsonError> {
+    fn check_range(&self, start: usize, end: usize) -> Scan<()> {
         match serde_json::from_str::<f64>(&self.text[start..end]) {
             Ok(_) => Ok(()),
-            Err(_) => Err(JsonError::NumberOutOfRange { offset: start }),
+            Err(_) => Err(Box::new(JsonError::NumberOutOfRange { offset: start })),
         }
     }
 
     /// One digit or more.
     #[inline(always)]
-    fn digits(&self, start: usize) -> Result<usize, JsonError> {
+    fn digits(&self, start: usize) -> Scan<usize> {
         let mut at = start;
         while self.at(at).is_ascii_digit() {
             at += 1;
@@ -283,33 +294,38 @@ impl<'a> Scanner<'a> {
 
     /// Scans the content of a string from behind its opening quote, and returns where its closing one is.
     #[inline]
-    fn string(&self, mut at: usize) -> Result<usize, JsonError> {
+    fn string(&mut self, mut at: usize) -> Scan<usize> {
         loop {
-            while let Some(word) = self
-                .bytes
-                .get(at..)
-                .and_then(|rest| rest.first_chunk::<8>())
-            {
-                let special = special_bytes(u64::from_le_bytes(*word));
-                if special != 0 {
-                    at += special.trailing_zeros() as usize / 8;
-                    break;
-                }
-                at += 8;
-            }
+            at = self.plain_end(at);
             match self.bytes.get(at) {
                 Some(b'"') => return Ok(at),
                 Some(b'\\') => at = self.escape(at)?,
-                Some(0x20..) => at += 1,
                 Some(_) => return syntax("an escape instead of a control character", at),
                 None => return syntax("`\"`", at),
             }
         }
     }
 
+    /// The first quote, backslash or control character from `at`, or the end of the text.
+    #[inline(always)]
+    fn plain_end(&self, mut at: usize) -> usize {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let (words, tail) = rest.as_chunks::<8>();
+        for word in words {
+            let special = special_bytes(u64::from_le_bytes(*word));
+            if special != 0 {
+                return at + special.trailing_zeros() as usize / 8;
+            }
+            at += 8;
+        }
+        let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+        at + tail.iter().position(special).unwrap_or(tail.len())
+    }
+
     /// Scans one escape, a surrogate pair being one, and returns its end.
     #[cold]
-    fn escape(&self, start: usize) -> Result<usize, JsonError> {
+    fn escape(&mut self, start: usize) -> Scan<usize> {
+        self.escapes += 1;
         match self.at(start + 1) {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(start + 2),
             b'u' => {
@@ -317,7 +333,7 @@ impl<'a> Scanner<'a> {
                     Some(unit) => Ok(unit),
                     None => syntax("four hexadecimal digits", at),
                 };
-                let lone = Err(JsonError::LoneSurrogate { offset: start });
+                let lone = Err(Box::new(JsonError::LoneSurrogate { offset: start }));
                 match unit(start + 2)? {
                     0xdc00..=0xdfff => lone,
                     0xd800..=0xdbff if self.bytes[start + 6..].starts_with(b"\\u") => {
@@ -348,56 +364,12 @@ fn special_bytes(word: u64) -> u64 {
     (quote | backslash | control) & HIGH
 }
 
-/// The names of one object so far. A word of 64 marks answers nearly always; only a name whose mark is
-/// taken is compared, and only an object of many members needs a set.
-#[derive(Default)]
-struct Names<'a> {
-    marks: u64,
-    escaped: bool,
-    set: HashSet<Cow<'a, str>>,
-}
-
-impl<'a> Names<'a> {
-    /// Adds `name` to those of `members` and says whether it was there.
-    #[inline]
-    fn is_duplicate(&mut self, text: &'a str, members: &[Member], name: &'a str) -> bool {
-        let mark = 1 << mark(name.as_bytes());
-        let taken = self.marks & mark != 0;
-        self.marks |= mark;
-        self.escaped |= has_escape(name);
-        if !self.escaped && !taken {
-            false
-        } else {
-            self.is_taken(text, members, name)
-        }
-    }
-
-    /// Names are equal if they are after unescaping; their texts need not be.
-    #[cold]
-    fn is_taken(&mut self, text: &'a str, members: &[Member], name: &'a str) -> bool {
-        if members.len() <= NAMES_COMPARED_MAX {
-            let name = unescape(name);
-            return members
-                .iter()
-                .any(|member| unescape(member.name(text)) == name);
-        }
-        for member in &members[self.set.len()..] {
-            self.set.insert(unescape(member.name(text)));
-        }
-        self.set.contains(&unescape(name))
-    }
-}
-
-/// A number below 64 from the length of a name and two of its characters.
-#[inline(always)]
-fn mark(name: &[u8]) -> u32 {
-    let first = name.first().copied().unwrap_or(0);
-    let middle = name.get(name.len() / 2).copied().unwrap_or(0);
-    let mixed = u32::from(first) ^ (u32::from(middle) << 3) ^ ((name.len() as u32) << 8);
-    mixed.wrapping_mul(0x9e37_79b1) >> 26
+#[cold]
+fn syntax<T>(expected: &'static str, offset: usize) -> Scan<T> {
+    fail(JsonError::Syntax { expected, offset })
 }
 
 #[cold]
-fn syntax<T>(expected: &'static str, offset: usize) -> Result<T, JsonError> {
-    Err(JsonError::Syntax { expected, offset })
+fn fail<T>(error: JsonError) -> Scan<T> {
+    Err(Box::new(error))
 }

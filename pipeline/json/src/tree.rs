@@ -5,8 +5,9 @@ use std::borrow::Cow;
 
 use crate::document::Document;
 use crate::escape::{has_escape, push_escaped, unescape};
+use crate::names::Member;
 use crate::pointer::array_index;
-use crate::scan::{Member, elements, members};
+use crate::scan::{elements, members};
 
 /// A value that is text, or has been opened.
 #[derive(Debug, Clone)]
@@ -19,10 +20,19 @@ pub(crate) enum Node<'a> {
 /// An opened object.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Object<'a> {
-    /// Raw names and values. A removed member leaves its place empty, so that removing many stays linear.
-    members: Vec<(Cow<'a, str>, Option<Node<'a>>)>,
+    members: Vec<Entry<'a>>,
     /// Where the next search starts: patches follow the order of members.
     next: usize,
+}
+
+/// A member of an opened object.
+#[derive(Debug, Clone)]
+struct Entry<'a> {
+    /// The name as it stands between its quotes.
+    name: Cow<'a, str>,
+    escaped: bool,
+    /// `None` once the member is removed: its place stays, so that removing many stays linear.
+    value: Option<Node<'a>>,
 }
 
 /// The place that a path does not lead to.
@@ -57,7 +67,7 @@ impl<'a> Node<'a> {
         match self {
             Node::Object(object) => {
                 let index = object.find(token).ok_or(Nowhere)?;
-                object.members[index].1.as_mut().ok_or(Nowhere)
+                object.members[index].value.as_mut().ok_or(Nowhere)
             }
             Node::Array(items) => {
                 let index = array_index(token).ok_or(Nowhere)?;
@@ -73,10 +83,8 @@ impl<'a> Node<'a> {
         self.open();
         match self {
             Node::Object(object) => match object.find(token) {
-                Some(index) => object.members[index].1 = Some(value),
-                None => object
-                    .members
-                    .push((Cow::Owned(raw_name(token)), Some(value))),
+                Some(index) => object.members[index].value = Some(value),
+                None => object.members.push(Entry::new(token, value)),
             },
             Node::Array(items) => {
                 let index = match token {
@@ -99,7 +107,7 @@ impl<'a> Node<'a> {
         match self {
             Node::Object(object) => {
                 let index = object.find(token).ok_or(Nowhere)?;
-                object.members[index].1.take().ok_or(Nowhere)
+                object.members[index].value.take().ok_or(Nowhere)
             }
             Node::Array(items) => match array_index(token) {
                 Some(index) if index < items.len() => Ok(items.remove(index)),
@@ -116,8 +124,8 @@ impl<'a> Node<'a> {
             Node::Object(object) => {
                 out.push(b'{');
                 let start = out.len();
-                for (name, node) in &object.members {
-                    let Some(node) = node else { continue };
+                for Entry { name, value, .. } in &object.members {
+                    let Some(node) = value else { continue };
                     if out.len() > start {
                         out.push(b',');
                     }
@@ -150,7 +158,7 @@ impl<'a> Node<'a> {
             Node::Object(object) => object
                 .members
                 .iter()
-                .flat_map(|(_, node)| node)
+                .flat_map(|entry| &entry.value)
                 .map(Node::opened_depth)
                 .max(),
             Node::Array(items) => items.iter().map(Node::opened_depth).max(),
@@ -161,33 +169,46 @@ impl<'a> Node<'a> {
 
 impl<'a> Object<'a> {
     fn new(text: &'a str, spans: &[Member]) -> Object<'a> {
-        let members = spans.iter().map(|member| {
-            (
-                Cow::Borrowed(member.name(text)),
-                Some(Node::Raw(member.value(text))),
-            )
-        });
+        let entry = |member: &Member| Entry {
+            name: Cow::Borrowed(member.name(text)),
+            escaped: member.name_is_escaped(),
+            value: Some(Node::Raw(member.value(text))),
+        };
         Object {
-            members: members.collect(),
+            members: spans.iter().map(entry).collect(),
             next: 0,
         }
     }
 
     /// The place of the member of that name, present or removed.
     fn find(&mut self, token: &str) -> Option<usize> {
-        let equal = |name: &str| name == token || (has_escape(name) && unescape(name) == token);
         let (front, back) = self.members.split_at(self.next);
-        let index = match back.iter().position(|(name, _)| equal(name)) {
+        let index = match back.iter().position(|entry| entry.is_named(token)) {
             Some(index) => self.next + index,
-            None => front.iter().position(|(name, _)| equal(name))?,
+            None => front.iter().position(|entry| entry.is_named(token))?,
         };
         self.next = index;
         Some(index)
     }
 }
 
-fn raw_name(token: &str) -> String {
-    let mut raw = Vec::with_capacity(token.len());
-    push_escaped(&mut raw, token);
-    String::from_utf8(raw).expect("escaping changes ascii characters only")
+impl<'a> Entry<'a> {
+    fn new(token: &str, value: Node<'a>) -> Entry<'a> {
+        let mut raw = Vec::with_capacity(token.len());
+        push_escaped(&mut raw, token);
+        let name = String::from_utf8(raw).expect("escaping changes ascii characters only");
+        Entry {
+            escaped: has_escape(&name),
+            name: Cow::Owned(name),
+            value: Some(value),
+        }
+    }
+
+    fn is_named(&self, token: &str) -> bool {
+        if self.escaped {
+            unescape(&self.name) == token
+        } else {
+            self.name == token
+        }
+    }
 }

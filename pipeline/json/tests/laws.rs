@@ -299,6 +299,24 @@ proptest! {
     }
 
     #[test]
+    fn a_known_predecessor_changes_nothing_of_the_parse(
+        (old, new) in relatives(), at in any::<Index>(), byte in prop_oneof![any::<u8>(), Just(b'"'), Just(b'0')],
+    ) {
+        let mut damaged = new.bytes().to_vec();
+        let at = at.index(damaged.len());
+        damaged[at] = byte;
+        for text in [new.bytes().clone(), old.bytes().clone(), damaged.into()] {
+            let plain = Document::parse(text.clone());
+            let after = Document::parse_after(text, &old);
+            if let (Ok(plain), Ok(after)) = (&plain, &after) {
+                prop_assert!(plain.members().eq(after.members()));
+                prop_assert_eq!(plain.root(), after.root());
+            }
+            prop_assert_eq!(plain, after);
+        }
+    }
+
+    #[test]
     fn whole_operations_set_and_remove_the_document(old in document(), new in document()) {
         let (mut add, mut replace, mut remove) = (Vec::new(), Vec::new(), Vec::new());
         whole_add(&new, &mut add);
