@@ -10,6 +10,9 @@ use crate::render;
 /// cause thousands.
 pub const PROBLEMS_MAX: usize = 50;
 
+/// How many problems are kept; more are only counted. Bounds the time that a hopeless file takes.
+const KEPT_MAX: usize = 500;
+
 /// Words longer than this are not compared for spelling: the comparison is quadratic.
 const WORD_CHARS_MAX: usize = 64;
 
@@ -63,6 +66,8 @@ impl Problem {
 #[derive(Clone, Default)]
 pub struct Diagnostics {
     problems: Vec<Problem>,
+    /// Problems that were counted only.
+    dropped: usize,
     redactions: Vec<Span>,
     secrets: Vec<Arc<str>>,
 }
@@ -75,7 +80,17 @@ impl Diagnostics {
 
     /// Adds a problem; one that says the same of the same place (through an alias) is dropped.
     pub fn push(&mut self, problem: Problem) {
-        if !self.problems.contains(&problem) {
+        if self.is_full() {
+            self.dropped += 1;
+            return;
+        }
+        let same = |known: &Problem| match (&known.span, &problem.span) {
+            (Some(known_span), Some(span)) => {
+                known_span == span && known.message == problem.message
+            }
+            _ => *known == problem,
+        };
+        if !self.problems.iter().any(same) {
             self.problems.push(problem);
         }
     }
@@ -85,6 +100,7 @@ impl Diagnostics {
         for problem in other.problems {
             self.push(problem);
         }
+        self.dropped += other.dropped;
         self.redactions.extend(other.redactions);
         self.secrets.extend(other.secrets);
     }
@@ -94,9 +110,10 @@ impl Diagnostics {
         self.redactions.push(span.clone());
     }
 
-    /// Hides a text in every message.
+    /// Hides a text in every message. Texts of fewer than four bytes are left: taking `1` out of every
+    /// message would hide the messages rather than the secret.
     pub fn redact_text(&mut self, secret: &Arc<str>) {
-        if !secret.is_empty() && !self.secrets.contains(secret) {
+        if secret.len() >= 4 && !self.secrets.contains(secret) {
             self.secrets.push(Arc::clone(secret));
         }
     }
@@ -108,7 +125,12 @@ impl Diagnostics {
 
     /// How many problems there are.
     pub fn len(&self) -> usize {
-        self.problems.len()
+        self.problems.len() + self.dropped
+    }
+
+    /// Whether further problems are only counted, so that working out advice for them is wasted.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= KEPT_MAX
     }
 
     /// The problems: those without a position first, then text by text in the order the texts were first
@@ -194,16 +216,23 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let word = word.to_lowercase();
     // A third of the letters may differ: `chanel`, `sqlsever`, `intputs` are found, unrelated words are not.
     let distance_max = (chars / 3).max(1);
+    let distance = |candidate: &str| {
+        let candidate = candidate.to_lowercase();
+        // A word cut short, or with a unit too many: `chan`, `attempts_max`.
+        let extends = word.len() >= 3 && candidate.starts_with(&word)
+            || candidate.len() >= 3 && word.starts_with(&candidate);
+        let distance = strsim::damerau_levenshtein(&word, &candidate);
+        if extends {
+            distance.min(distance_max)
+        } else {
+            distance
+        }
+    };
     candidates
         .into_iter()
-        .filter(|candidate| candidate.len() <= WORD_CHARS_MAX * 4)
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&word, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .filter(|(distance, _)| *distance <= distance_max)
+        .filter(|candidate| candidate.len() <= WORD_CHARS_MAX)
+        .map(|candidate| (distance(candidate), candidate))
+        .filter(|(distance, _)| *distance <= distance_max && *distance < chars)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

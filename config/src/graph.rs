@@ -39,6 +39,9 @@ fn check_inputs(
 ) {
     let mut seen = HashSet::new();
     for (at, input) in component.inputs.iter().enumerate() {
+        if diagnostics.is_full() {
+            return;
+        }
         let problem = |message: String| {
             let path = format!("{}.inputs[{at}]", component.located.path);
             Problem::new(message).at(&input.span).path(path)
@@ -92,11 +95,10 @@ fn check_cycles(
             } else if let Some(&found) = components
                 .get(&*input.id)
                 .filter(|found| found.kind == Kind::Operator)
+                && done.insert(&found.id)
             {
-                if done.insert(&found.id) {
-                    on_path.insert(&found.id, path.len());
-                    path.push((found, 0));
-                }
+                on_path.insert(&found.id, path.len());
+                path.push((found, 0));
             }
         }
     }
@@ -113,10 +115,8 @@ fn report_cycle(path: &[(&ComponentSpec, usize)], diagnostics: &mut Diagnostics)
     let Some(input) = last.inputs.get(at) else {
         return;
     };
-    let first = path.first().map_or("", |(component, _)| &*component.id);
-    let mut names: Vec<_> = std::iter::once(first)
-        .chain(path.iter().rev().map(|(component, _)| &*component.id))
-        .collect();
+    let ids = path.iter().rev().map(|(component, _)| &*component.id);
+    let mut names: Vec<_> = ids.chain([&*last.id]).collect();
     if names.len() > NAMED_MAX {
         names.splice(NAMED_MAX / 2..names.len() - NAMED_MAX / 2, ["..."]);
     }
@@ -145,13 +145,14 @@ pub(crate) fn check_consumed(
         .flat_map(|component| component.inputs.iter().map(|input| &*input.id))
         .collect();
     // An input that was misspelled is reported already.
-    let misspelled = |id: &str| {
-        consumed
-            .iter()
-            .any(|input| spec.component(input).is_none() && nearest(input, [id]).is_some())
-    };
+    let known: HashSet<&str> = spec.components().map(|component| &*component.id).collect();
+    let missing: Vec<&str> = consumed.difference(&known).copied().collect();
+    let misspelled = |id: &str| missing.iter().any(|input| nearest(input, [id]).is_some());
     for component in spec.sources.iter().chain(&spec.operators) {
         let id = &*component.id;
+        if diagnostics.is_full() {
+            return;
+        }
         if !consumed.contains(id) && produces_events(&component.type_name) && !misspelled(id) {
             let message = format!("nothing reads from the {} `{id}`", component.kind.name());
             let help = format!(

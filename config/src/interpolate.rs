@@ -4,12 +4,16 @@ use std::fs::File;
 use std::io::Read;
 
 use crate::node::{Origin, SourceText};
+use crate::yaml::EXPANDED_BYTES_MAX;
 
 /// How variables are looked up: passed in, so that nothing here reads the process environment.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The most that `${file:..}` reads. Secrets and certificates are smaller; a wrong path often is not.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The most failures reported of one scalar.
+const FAILURES_MAX: usize = 20;
 
 /// Why a scalar could not be filled in.
 pub(crate) struct Failure {
@@ -64,6 +68,10 @@ pub(crate) fn interpolate(
             Err(failure) => failures.push(failure),
         }
         rest = &rest[at + end + 1..];
+        // One scalar can name a file a hundred thousand times.
+        if out.len() > EXPANDED_BYTES_MAX || failures.len() > FAILURES_MAX {
+            break;
+        }
     }
     out.push_str(rest);
     if failures.is_empty() {

@@ -11,16 +11,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::Schema;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::diagnostics::{Diagnostics, Problem, advise};
 use crate::located::Located;
 use crate::node::{Entry, Key, Mapping, Node, NodeValue, Origin, Scalar, SourceText, Span, Style};
 use crate::parse::{parse, parse_with_schema};
-use crate::schema::check_part;
+use crate::schema::{anything, check_part};
 use crate::settings::{ResourceSpec, Settings};
 use crate::spec::is_id;
 use crate::yaml::{DEPTH_MAX, read_yaml};
+
+mod merge;
 
 /// The built-in defaults: the text of `config/default.yaml`.
 pub const DEFAULT_YAML: &str = include_str!("../default.yaml");
@@ -78,7 +80,7 @@ pub(crate) fn load(options: &LoadOptions) -> Result<Settings, Diagnostics> {
     for layer in layers(options, &environment, &mut diagnostics) {
         check_part(&layer, &schema, &mut diagnostics);
         merged = Some(match merged {
-            Some(base) => merge(base, layer),
+            Some(base) => merge::merge(base, layer),
             None => layer,
         });
     }
@@ -337,25 +339,33 @@ fn value_layer(
         return None;
     }
     let from_environment = source.name().starts_with("environment variable");
-    let mut node = if value.starts_with(['[', '{']) {
-        read_yaml(source, &|_| None, diagnostics)?
+    // A variable may carry a secret; an argument, which every user of the machine can list, may not.
+    let origin = if from_environment {
+        Origin::Outside
     } else {
-        // A variable may carry a secret; an argument, which every user of the machine can list, may not.
-        let origin = if from_environment {
-            Origin::Outside
-        } else {
-            Origin::Literal
-        };
-        let scalar = Scalar {
-            text: value.into(),
-            style: Style::Plain,
-            origin,
-        };
-        Node {
-            span: span.clone(),
-            value: NodeValue::Scalar(scalar),
-        }
+        Origin::Literal
     };
+    let scalar = Scalar {
+        text: value.into(),
+        style: Style::Plain,
+        origin,
+    };
+    let mut node = Node {
+        span: span.clone(),
+        value: NodeValue::Scalar(scalar),
+    };
+    if value.starts_with(['[', '{']) {
+        let mut problems = Diagnostics::new();
+        match read_yaml(source, &|_| None, &mut problems) {
+            Some(tree) if problems.is_empty() => node = merge::from_origin(&tree, origin),
+            // A password may well start with a bracket.
+            _ if from_environment => {}
+            _ => {
+                diagnostics.extend(problems);
+                return None;
+            }
+        }
+    }
     for step in steps.into_iter().rev() {
         let key = Key {
             name: step.into(),
@@ -390,60 +400,9 @@ fn scalar_entry(name: &str, text: &str, span: &Span) -> Entry {
     }
 }
 
-/// `over` laid on `base`.
-fn merge(base: Node, over: Node) -> Node {
-    match (base.value, over.value) {
-        (NodeValue::Mapping(base), NodeValue::Mapping(over_mapping))
-            if !changes_type(&base, &over_mapping) =>
-        {
-            let mut merged = Arc::unwrap_or_clone(base);
-            for entry in Arc::unwrap_or_clone(over_mapping).entries {
-                match merged
-                    .entries
-                    .iter_mut()
-                    .find(|known| known.key.name == entry.key.name)
-                {
-                    Some(known) => {
-                        let Entry { key, value } = known.clone();
-                        let kept = value.as_mapping().is_some() && entry.value.is_empty();
-                        *known = Entry {
-                            key: if kept { key } else { entry.key },
-                            value: merge(value, entry.value),
-                        };
-                    }
-                    None => merged.entries.push(entry),
-                }
-            }
-            Node::mapping(over.span, merged)
-        }
-        (NodeValue::Mapping(base_mapping), NodeValue::Scalar(scalar))
-            if scalar.text.is_empty()
-                && scalar.style == Style::Plain
-                && scalar.origin == Origin::Literal =>
-        {
-            Node {
-                span: base.span,
-                value: NodeValue::Mapping(base_mapping),
-            }
-        }
-        (_, value) => Node {
-            span: over.span,
-            value,
-        },
-    }
-}
-
-/// Whether the mappings say different things of what they are.
-fn changes_type(base: &Mapping, over: &Mapping) -> bool {
-    ["type", "kind"].iter().any(|tag| {
-        let text = |mapping: &Mapping| Some(mapping.get(tag)?.value.as_text()?.to_owned());
-        matches!((text(base), text(over)), (Some(base), Some(over)) if base != over)
-    })
-}
-
 /// The schema of one layer: the settings' own, with resources, with defaults, and nothing required.
 pub(crate) fn layer_schema() -> Schema {
-    let mut schema = schemars::schema_for!(Settings);
+    let schema = schemars::schema_for!(Settings);
     let resources = json!({
         "description": "What the resource names in pipelines stand for: mappings with a `type`.",
         "type": "object",
@@ -453,11 +412,46 @@ pub(crate) fn layer_schema() -> Schema {
             "additionalProperties": true,
         },
     });
-    if let Some(properties) = schema
-        .as_object_mut()
-        .and_then(|schema| schema.get_mut("properties"))
-    {
-        properties["resources"] = resources;
+    let mut value = Value::from(schema);
+    value["properties"]["resources"] = resources;
+    let mut ignored = Diagnostics::new();
+    let defaults = read_yaml(
+        &SourceText::file("default.yaml", DEFAULT_YAML),
+        &|_| None,
+        &mut ignored,
+    );
+    if let Some(defaults) = defaults {
+        fill_in_defaults(&mut value, "", &anything(&defaults));
     }
-    schema
+    Schema::try_from(value).expect("a schema stays one when properties are added")
+}
+
+/// Puts defaults beside the properties of the object schema at `pointer`, and in those it refers to.
+fn fill_in_defaults(root: &mut Value, pointer: &str, defaults: &Value) {
+    let Some(schema) = root.pointer_mut(pointer).and_then(Value::as_object_mut) else {
+        return;
+    };
+    schema.remove("required");
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let mut sections = Vec::new();
+    for (name, property) in properties {
+        let (Some(property), Some(default)) = (property.as_object_mut(), defaults.get(name)) else {
+            continue;
+        };
+        match property
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|target| target.strip_prefix('#'))
+        {
+            Some(target) if default.is_object() => sections.push((target.to_owned(), default)),
+            _ => {
+                property.insert("default".into(), default.clone());
+            }
+        }
+    }
+    for (target, default) in sections {
+        fill_in_defaults(root, &target, default);
+    }
 }

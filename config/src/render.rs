@@ -38,12 +38,12 @@ pub(crate) fn render(diagnostics: &Diagnostics, color: bool) -> String {
         .take(PROBLEMS_MAX)
         .map(|problem| render_problem(&renderer, diagnostics, problem))
         .collect();
-    let hidden = problems.len().saturating_sub(PROBLEMS_MAX);
+    let hidden = diagnostics.len().saturating_sub(PROBLEMS_MAX);
     if hidden > 0 {
         blocks.push(format!("... and {hidden} more"));
     }
-    if problems.len() > 1 {
-        let summary = Level::ERROR.primary_title(format!("{} problems", problems.len()));
+    if diagnostics.len() > 1 {
+        let summary = Level::ERROR.primary_title(format!("{} problems", diagnostics.len()));
         blocks.push(renderer.render(&[Group::with_title(summary)]));
     }
     blocks.join("\n\n")
@@ -52,23 +52,24 @@ pub(crate) fn render(diagnostics: &Diagnostics, color: bool) -> String {
 fn render_problem(renderer: &Renderer, diagnostics: &Diagnostics, problem: &Problem) -> String {
     let title = Level::ERROR.primary_title(diagnostics.scrub(&problem.message));
     let mut group = Group::with_title(title);
+    // The column shown, and the true one where redaction or clipping moved it.
+    let mut moved = None;
     if let Some(span) = &problem.span {
-        let origin = Origin::path(span.source.name());
+        let name = span.source.name();
         if span.source.is_file() {
-            group = group.element(
-                origin
-                    .line(span.line as usize)
-                    .char_column(span.column as usize),
-            );
             let excerpt = Excerpt::new(span, diagnostics.redactions());
+            let shown = excerpt.text[..excerpt.start].chars().count() + 1;
+            if shown != span.column as usize {
+                moved = Some((format!("{name}:{}:{shown}", span.line), span.to_string()));
+            }
             group = group.element(
                 Snippet::source(excerpt.text)
+                    .path(name)
                     .line_start(span.line as usize)
-                    .fold(false)
                     .annotation(AnnotationKind::Primary.span(excerpt.start..excerpt.end)),
             );
         } else {
-            group = group.element(origin);
+            group = group.element(Origin::path(name));
         }
     }
     if !problem.path.is_empty() {
@@ -77,7 +78,11 @@ fn render_problem(renderer: &Renderer, diagnostics: &Diagnostics, problem: &Prob
     if let Some(help) = &problem.help {
         group = group.element(Level::HELP.message(diagnostics.scrub(help)));
     }
-    renderer.render(&[group])
+    let text = renderer.render(&[group]);
+    match moved {
+        Some((shown, real)) => text.replacen(&shown, &real, 1),
+        None => text,
+    }
 }
 
 /// The line a problem starts on, without secrets, and the bytes of it to underline.

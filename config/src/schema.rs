@@ -6,6 +6,8 @@
 //!
 //! Schema says the type, so scalars are coerced to it: `channel: no` stays `"no"` where a string is wanted.
 
+use std::collections::HashSet;
+
 use schemars::Schema;
 use serde_json::{Map, Number, Value};
 
@@ -15,9 +17,16 @@ use crate::scalar;
 
 mod branch;
 mod shape;
+mod words;
 
 use branch::Choice;
 use shape::{Additional, View};
+pub(crate) use words::anything;
+use words::{describe, join, plural, retype, shorten};
+
+/// The most values looked at, those tried against untagged alternatives counted each time: nested
+/// alternatives would otherwise double the work at every level.
+const STEPS_MAX: usize = 500_000;
 
 /// Checks `node` against `schema` and gives the JSON value to deserialize. `path` is the node's config path.
 ///
@@ -37,6 +46,7 @@ pub(crate) fn check_at(
     let mut checker = Checker {
         root,
         whole: Whole::Yes,
+        steps: 0,
         diagnostics,
     };
     checker.value(
@@ -55,6 +65,7 @@ pub(crate) fn check_part(node: &Node, schema: &Schema, diagnostics: &mut Diagnos
     let mut checker = Checker {
         root,
         whole: Whole::No,
+        steps: 0,
         diagnostics,
     };
     checker.value(
@@ -96,6 +107,7 @@ impl Place<'_> {
 struct Checker<'s, 'd> {
     root: &'s Value,
     whole: Whole,
+    steps: usize,
     diagnostics: &'d mut Diagnostics,
 }
 
@@ -115,6 +127,12 @@ impl<'s> Checker<'s, '_> {
             .as_scalar()
             .is_some_and(|scalar| scalar.origin == Origin::Unresolved)
         {
+            return Value::Null;
+        }
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            let problem = place.problem("there are too many ways to read this");
+            self.diagnostics.push(problem.help("nest it less deeply"));
             return Value::Null;
         }
         let mut view = View::of(self.root, schema);
@@ -182,6 +200,10 @@ impl<'s> Checker<'s, '_> {
         if secret {
             self.diagnostics.redact(&child.node.span);
         }
+        if self.diagnostics.is_full() {
+            self.diagnostics.push(Problem::new("unknown key"));
+            return;
+        }
         let parent = if place.path.is_empty() {
             String::new()
         } else {
@@ -243,8 +265,9 @@ impl<'s> Checker<'s, '_> {
         });
         let values: Vec<_> = values.collect();
         if view.get("uniqueItems") == Some(&Value::Bool(true)) {
+            let mut seen = HashSet::new();
             for (at, value) in values.iter().enumerate() {
-                if values[..at].contains(value) && !value.is_null() {
+                if !value.is_null() && !seen.insert(value.to_string()) {
                     let problem = Problem::new("this item is listed twice").at(&items[at].span);
                     self.diagnostics.push(
                         problem
@@ -297,20 +320,20 @@ impl<'s> Checker<'s, '_> {
     /// The first type the schema accepts that the text can have; a string only when nothing else fits.
     fn convert(&self, text: &str, convertible: bool, view: &View<'s>) -> Option<Value> {
         if convertible {
-            if view.accepts("boolean") {
-                if let Some(truth) = scalar::boolean(text) {
-                    return Some(Value::Bool(truth));
-                }
+            if view.accepts("boolean")
+                && let Some(truth) = scalar::boolean(text)
+            {
+                return Some(Value::Bool(truth));
             }
-            if view.accepts("integer") || view.accepts("number") {
-                if let Some(number) = scalar::integer(text) {
-                    return Some(Value::Number(number));
-                }
+            if (view.accepts("integer") || view.accepts("number"))
+                && let Some(number) = scalar::integer(text)
+            {
+                return Some(Value::Number(number));
             }
-            if view.accepts("number") {
-                if let Some(number) = scalar::float(text) {
-                    return Some(Value::Number(number));
-                }
+            if view.accepts("number")
+                && let Some(number) = scalar::float(text)
+            {
+                return Some(Value::Number(number));
             }
         }
         view.accepts("string")
@@ -420,94 +443,4 @@ impl<'s> Checker<'s, '_> {
         }
         self.diagnostics.push(problem);
     }
-}
-
-/// The value of a node of which nothing is known: bare scalars follow the core schema of YAML 1.2.
-fn anything(node: &Node) -> Value {
-    match &node.value {
-        NodeValue::Scalar(scalar) if scalar.style == Style::Plain => scalar::untyped(&scalar.text),
-        NodeValue::Scalar(scalar) => Value::String(scalar.text.to_string()),
-        NodeValue::Sequence(items) => items.iter().map(anything).collect(),
-        NodeValue::Mapping(mapping) => {
-            let entries = mapping.entries.iter();
-            Value::Object(
-                entries
-                    .map(|entry| (entry.key.name.to_string(), anything(&entry.value)))
-                    .collect(),
-            )
-        }
-    }
-}
-
-fn describe(node: &Node, secret: bool) -> String {
-    match &node.value {
-        NodeValue::Mapping(_) => "a mapping".into(),
-        NodeValue::Sequence(_) => "a list".into(),
-        NodeValue::Scalar(_) if node.is_empty() => "nothing".into(),
-        NodeValue::Scalar(_) if secret => "a scalar".into(),
-        NodeValue::Scalar(scalar) => match anything(node) {
-            Value::String(text) => format!("the string `{}`", shorten(&text)),
-            Value::Number(_) => format!("the number {}", scalar.text),
-            value => value.to_string(),
-        },
-    }
-}
-
-/// What to change when a value is nearly right.
-fn retype(node: &Node, expected: &str) -> Option<String> {
-    let scalar = node.as_scalar()?;
-    let numeric = expected.contains("integer") || expected.contains("number");
-    let text = &*scalar.text;
-    if node.is_null() {
-        return if text.is_empty() {
-            Some("give a value, or remove the key".into())
-        } else if expected.contains("string") {
-            Some(format!("write `\"{text}\"` if the text is meant"))
-        } else {
-            None
-        };
-    }
-    let quoted = scalar.style == Style::Quoted;
-    let bare: String = text.chars().filter(|c| *c != '_').collect();
-    if numeric && scalar::float(&bare).is_some() && (quoted || bare != text) {
-        return Some(format!(
-            "write `{bare}`, without {}",
-            if quoted { "quotes" } else { "`_`" }
-        ));
-    }
-    if expected.contains("true or false") {
-        return match text.to_ascii_lowercase().as_str() {
-            "yes" | "on" | "y" | "true" => Some("write `true`, without quotes".into()),
-            "no" | "off" | "n" | "false" => Some("write `false`, without quotes".into()),
-            _ => None,
-        };
-    }
-    (expected.contains("a list") && text.len() <= 60)
-        .then(|| format!("write it as a list: `[{text}]`"))
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
-}
-
-fn plural(count: u64, noun: &str) -> String {
-    if count == 1 {
-        format!("{count} {noun}")
-    } else {
-        format!("{count} {noun}s")
-    }
-}
-
-/// A text short enough for a message.
-fn shorten(text: &str) -> String {
-    const CHARS_MAX: usize = 60;
-    if text.chars().count() <= CHARS_MAX {
-        return text.to_owned();
-    }
-    let head: String = text.chars().take(CHARS_MAX).collect();
-    format!("{head}...")
 }

@@ -4,7 +4,7 @@
 //! keys that are not strings, duplicate keys, more than one document. Aliases are allowed: they share the
 //! anchored subtree, but count in full against the limits, since every reader walks them in full.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -118,7 +118,7 @@ enum Content {
     Sequence(Vec<Node>),
     Mapping {
         entries: Vec<Entry>,
-        seen: HashSet<Arc<str>>,
+        seen: HashMap<Arc<str>, u32>,
         key: PendingKey,
     },
 }
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
                     self.refuse_tag(tag.is_some(), &span);
                     let content = Content::Mapping {
                         entries: Vec::new(),
-                        seen: HashSet::new(),
+                        seen: HashMap::new(),
                         key: PendingKey::Wanted,
                     };
                     self.open(span, anchor, content)?;
@@ -247,25 +247,33 @@ impl<'a> Reader<'a> {
             } else if style == Style::Plain && !is_string_key(text) {
                 let problem = Problem::new(format!("the key `{text}` is not a string"));
                 Some(problem.help(format!("quote it: `\"{text}\":`")))
-            } else if seen.contains(&name) {
+            } else if let Some(line) = seen.get(&name) {
                 let problem = Problem::new(format!("duplicate key `{name}`"));
-                Some(problem.help("remove one of the two"))
+                Some(problem.help(format!(
+                    "remove one of the two; the first is on line {line}"
+                )))
             } else {
                 None
             };
             if let Some(problem) = problem {
                 *key = PendingKey::Refused;
-                let path = self.path();
+                let parent = self.path();
+                let path = if parent.is_empty() {
+                    text.to_owned()
+                } else {
+                    format!("{parent}.{text}")
+                };
                 self.diagnostics.push(problem.at(&span).path(path));
             } else {
-                seen.insert(Arc::clone(&name));
+                seen.insert(Arc::clone(&name), span.line);
                 *key = PendingKey::Read(Key { name, span });
             }
             return Ok(None);
         }
         // Nothing at all has no place of its own: the parser names the next token's.
-        if text.is_empty() && span.len == 0 {
-            if let Some(Frame {
+        if text.is_empty()
+            && span.len == 0
+            && let Some(Frame {
                 content:
                     Content::Mapping {
                         key: PendingKey::Read(key),
@@ -273,9 +281,8 @@ impl<'a> Reader<'a> {
                     },
                 ..
             }) = self.frames.last()
-            {
-                span = key.span.clone();
-            }
+        {
+            span = key.span.clone();
         }
         let (text, origin) = self.fill_in(text, &span);
         let size = Size {

@@ -6,7 +6,8 @@
 use serde_json::Value;
 
 use super::shape::{View, word};
-use super::{Checker, Place, describe};
+use super::words::{describe, join};
+use super::{Checker, Place, Whole};
 use crate::diagnostics::{Diagnostics, Problem, advise};
 use crate::node::{NodeValue, Style};
 use crate::scalar;
@@ -40,10 +41,10 @@ impl<'s> Checker<'s, '_> {
         });
         let (null, mut live): (Vec<_>, Vec<_>) =
             branches.partition(|branch| branch.view.types() == ["null"]);
-        if place.node.is_null() {
-            if let Some(branch) = null.first() {
-                return Choice::Branch(branch.schema);
-            }
+        if place.node.is_null()
+            && let Some(branch) = null.first()
+        {
+            return Choice::Branch(branch.schema);
         }
         if live.len() == 1 {
             return Choice::Branch(live[0].schema);
@@ -93,7 +94,7 @@ impl<'s> Checker<'s, '_> {
             .filter_map(|branch| variant(branch))
             .collect();
         let Some(entry) = place.node.as_mapping()?.get(tag) else {
-            if self.whole == super::Whole::No {
+            if self.whole == Whole::No {
                 return Some(Choice::Undecided);
             }
             let problem = place.problem(format!("missing key `{tag}`"));
@@ -101,7 +102,7 @@ impl<'s> Checker<'s, '_> {
                 .push(problem.help(format!("add `{tag}:`, one of {}", list(&names))));
             return Some(Choice::Refused);
         };
-        let path = super::join(place.path, tag);
+        let path = join(place.path, tag);
         let place = Place {
             node: &entry.value,
             anchor: &entry.key.span,
@@ -157,9 +158,9 @@ impl<'s> Checker<'s, '_> {
         let problem = match keys.first() {
             Some(entry) => Problem::new(format!("unknown variant `{}`", entry.key.name))
                 .at(&entry.key.span)
-                .path(super::join(place.path, &entry.key.name))
+                .path(join(place.path, &entry.key.name))
                 .help(advise(&entry.key.name, names, "variants")),
-            None if self.whole == super::Whole::No => return Some(Choice::Undecided),
+            None if self.whole == Whole::No => return Some(Choice::Undecided),
             None => place.problem(format!("expected one of the keys {}", list(&names))),
         };
         self.diagnostics.push(problem);
@@ -211,9 +212,11 @@ impl<'s> Checker<'s, '_> {
             let mut checker = Checker {
                 root: self.root,
                 whole: self.whole,
+                steps: self.steps,
                 diagnostics: &mut scratch,
             };
             checker.value(place, branch.schema);
+            self.steps = checker.steps;
             let problems = scratch.len();
             if problems == 0 {
                 return Choice::Branch(branch.schema);
