@@ -1,1 +1,46 @@
-//! (being written)
+//! The cache of one instance: documents and query results in front of the database.
+//!
+//! Contract:
+//! - [`Cache::get`] answers with a document that was the truth at some moment after the newest change this
+//!   instance was told of before the call; or, marked stale, with the last one it held when the database is
+//!   away; or with an error of kind `Unavailable`.
+//! - Versions of a held key never go back, whatever arrives in whatever order: patches, whole documents,
+//!   invalidations, deletes, loads, own writes.
+//! - A patch is applied only to the very version it was made from; anything else costs one coalesced reload.
+//! - One load per key and one query per list at a time, and one time-out per outage, not one per request.
+//! - [`Cache::write`] commits to the database and returns when readers of this instance see the result.
+//!
+//! Cost: a hit in L1 is one hash lookup and a reference count; nothing is parsed, copied or awaited.
+//! Memory: bounded by bytes in both tiers ([`CacheConfig::l1_bytes_max`], [`CacheConfig::l2_bytes_max`]); what
+//! exceeds them is evicted, least used first.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `cache` | the tiers put together: reads, and the loads behind them |
+//! | `change` | what changes the cache from outside: changes, invalidations, own writes, losses |
+//! | `decide` | what a change or a loaded row does to an entry: pure, no clock, no lock |
+//! | `documents` | L1: entries, atomic per key |
+//! | `lists` | L2: query results and the clock of their tags |
+//! | `flights` | who loads what, and what was learned meanwhile |
+//! | `circuit` | a dead tier costs one time-out |
+//! | `warm` | the first fill |
+//!
+//! L3, the tier that instances share, is a place between L1 and L4 that is empty so far: [`Level::L3`].
+
+#![warn(missing_docs)]
+
+mod cache;
+mod change;
+mod circuit;
+mod config;
+mod decide;
+mod documents;
+mod flights;
+mod lists;
+mod metrics;
+mod warm;
+
+pub use cache::{Cache, Hit, Level, ListHit};
+pub use change::{Change, Invalidation};
+pub use config::{CacheConfig, Observer};
+pub use decide::Applied;

@@ -1,0 +1,448 @@
+//! The tiers put together: reads and the loads behind them. Changes are in `change`.
+
+use crate::circuit::Circuit;
+use crate::config::CacheConfig;
+use crate::decide::{self, Filled, Freshness, Held};
+use crate::documents::Documents;
+use crate::flights::{Flights, Join, Pilot};
+use crate::lists::{self, Listed, Lists};
+use crate::metrics::{Metrics, Sizes};
+use bytes::Bytes;
+use prometheus::Registry;
+use smartpulse_clients::database::{ForecastQuery, Row, SharedDatabase};
+use smartpulse_json::Document;
+use smartpulse_pipeline::Key;
+use smartpulse_pipeline::error::{Error, ErrorKind, Result};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+/// How often a load is repeated because something newer was heard of while it ran. A key that changes faster
+/// than it loads is answered with what was found, but that is not kept.
+const LOAD_ATTEMPTS: usize = 3;
+
+/// How many keys are loaded again in the background at a time. Beyond it a key waits for its next reader.
+const BACKGROUND_LOADS_MAX: usize = 32;
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Documents, in this instance.
+    L1,
+    /// Query results, in this instance.
+    L2,
+    /// Documents shared by all instances (Redis). Nothing answers from here yet.
+    L3,
+    /// The database.
+    L4,
+}
+
+impl Level {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::L1, Self::L2, Self::L3, Self::L4];
+
+    /// The name used in headers and metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::L1 => "L1",
+            Self::L2 => "L2",
+            Self::L3 => "L3",
+            Self::L4 => "L4",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A document that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    /// Its text: shared, not copied.
+    pub document: Bytes,
+    /// Its version.
+    pub version: i64,
+    /// Where it was found.
+    pub level: Level,
+    /// True if something newer may exist and the database cannot be asked.
+    pub stale: bool,
+}
+
+/// A query result that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListHit {
+    /// `{"total":…,"items":[…]}`
+    pub body: Bytes,
+    /// A hash of the body.
+    pub etag: u64,
+    /// Where it was found.
+    pub level: Level,
+    /// True if something newer may exist and the database cannot be asked.
+    pub stale: bool,
+}
+
+/// The cache of one instance; clones share it. Needs a tokio runtime around every call.
+#[derive(Clone)]
+pub struct Cache {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a load gives to all who wait for it.
+type Loaded = Result<Option<Hit>, Arc<Error>>;
+
+pub(crate) struct Inner {
+    pub config: CacheConfig,
+    pub database: SharedDatabase,
+    pub documents: Documents,
+    pub lists: Lists<Arc<Error>>,
+    pub flights: Arc<Flights<Loaded>>,
+    pub circuit: Circuit,
+    /// Rises when everything held may be stale. A document is fresh only in the generation it was seen in.
+    pub generation: AtomicU64,
+    pub background: Arc<Semaphore>,
+    pub warm: AtomicBool,
+    pub metrics: Metrics,
+}
+
+impl Cache {
+    /// A cache in front of a database; its metrics go to `registry`, which takes those of one cache.
+    ///
+    /// # Errors
+    ///
+    /// If the registry has metrics of these names already.
+    pub fn new(config: CacheConfig, database: SharedDatabase, registry: &Registry) -> Result<Self> {
+        let inner = Arc::new(Inner {
+            documents: Documents::new(config.l1_bytes_max, config.l1_ttl + config.stale_grace),
+            lists: Lists::new(config.l2_bytes_max, config.l2_ttl + config.stale_grace),
+            flights: Arc::default(),
+            circuit: Circuit::new(config.probe_interval, config.tier_timeout),
+            generation: AtomicU64::new(0),
+            background: Arc::new(Semaphore::new(BACKGROUND_LOADS_MAX)),
+            warm: AtomicBool::new(false),
+            metrics: Metrics::new(registry)?,
+            config,
+            database,
+        });
+        Sizes::register(Arc::downgrade(&inner), registry)?;
+        Ok(Self { inner })
+    }
+
+    /// The document of a key, or `None` if there is no such row.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the database does not answer and nothing is held; what else the database says.
+    pub async fn get(&self, key: &str) -> Result<Option<Hit>> {
+        let inner = &*self.inner;
+        if let Some(held) = inner.documents.document(key)
+            && held.is_fresh(Instant::now(), inner.generation())
+        {
+            inner.metrics.hit(Level::L1);
+            return Ok(Some(hit(&held, Level::L1)));
+        }
+        inner.metrics.miss(Level::L1);
+        self.load(&Arc::from(key)).await
+    }
+
+    /// The document of a key as the database has it, whatever is held. Falls back like [`Cache::get`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cache::get`].
+    pub async fn reload(&self, key: &str) -> Result<Option<Hit>> {
+        self.load(&Arc::from(key)).await
+    }
+
+    /// The version that is held of a key, fresh or not; of a deleted key the delete's.
+    #[must_use]
+    pub fn held_version(&self, key: &str) -> Option<i64> {
+        self.inner.documents.get(key).map(|entry| entry.version())
+    }
+
+    /// True while the database is being skipped because it did not answer.
+    #[must_use]
+    pub fn is_database_skipped(&self) -> bool {
+        self.inner.circuit.is_open()
+    }
+
+    /// A page of forecasts. The rows are not put into L1: a page is one query over keys that nobody watched
+    /// while it ran, so any of them might be older than a patch that has just come.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cache::get`].
+    pub async fn list(&self, query: ForecastQuery) -> Result<ListHit> {
+        let inner = &*self.inner;
+        if let Some((listed, true)) = inner.lists.get(&query, Instant::now()) {
+            inner.metrics.hit(Level::L2);
+            return Ok(list_hit(&listed, Level::L2));
+        }
+        inner.metrics.miss(Level::L2);
+        let query = Arc::new(query);
+        let landing = match inner.lists.join(&query) {
+            lists::Join::Passenger(landing) => landing,
+            lists::Join::Pilot(began, sender, landing) => {
+                let (cache, query, own) = (self.clone(), Arc::clone(&query), landing.clone());
+                // A task of its own: the first reader may leave, the others still wait.
+                tokio::spawn(async move {
+                    let outcome = cache.inner.run_list(&query, began).await.map_err(Arc::new);
+                    cache.inner.lists.landed(&query, &own);
+                    let _ = sender.send(Some(outcome));
+                });
+                landing
+            }
+        };
+        match arrival(landing).await {
+            Ok(listed) => {
+                inner.metrics.hit(Level::L4);
+                Ok(list_hit(&listed, Level::L4))
+            }
+            Err(error) => match inner.lists.get(&query, Instant::now()) {
+                Some((listed, fresh)) if may_serve_stale(&error) => {
+                    inner.metrics.hit(Level::L2);
+                    if !fresh {
+                        inner.metrics.stale.inc();
+                    }
+                    Ok(ListHit {
+                        stale: !fresh,
+                        ..list_hit(&listed, Level::L2)
+                    })
+                }
+                _ => {
+                    inner.metrics.miss(Level::L4);
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    async fn load(&self, key: &Key) -> Result<Option<Hit>> {
+        let inner = &*self.inner;
+        match arrival(self.take_off(key)).await {
+            Ok(found) => {
+                match &found {
+                    Some(hit) => inner.metrics.hit(hit.level),
+                    None => inner.metrics.miss(Level::L4),
+                }
+                Ok(found)
+            }
+            Err(error) => match inner.documents.document(key) {
+                Some(held) if may_serve_stale(&error) => {
+                    let stale = !held.is_fresh(Instant::now(), inner.generation());
+                    inner.metrics.hit(Level::L1);
+                    if stale {
+                        inner.metrics.stale.inc();
+                    }
+                    Ok(Some(Hit {
+                        stale,
+                        ..hit(&held, Level::L1)
+                    }))
+                }
+                _ => {
+                    inner.metrics.miss(Level::L4);
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Joins the load of a key, or starts it in a task of its own: the first reader may leave, the others
+    /// still wait.
+    pub(crate) fn take_off(&self, key: &Key) -> watch::Receiver<Option<Loaded>> {
+        match self.inner.flights.join(key) {
+            Join::Passenger(landing) => landing,
+            Join::Pilot(pilot, landing) => {
+                let (cache, key) = (self.clone(), Arc::clone(key));
+                tokio::spawn(async move { cache.inner.fly(&key, pilot).await });
+                landing
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Until when a document is fresh that is known good now.
+    pub(crate) fn freshness(&self, generation: u64) -> Freshness {
+        Freshness {
+            until: Instant::now() + self.config.l1_ttl,
+            generation,
+        }
+    }
+
+    /// Asks the database, unless it is known not to answer.
+    pub(crate) async fn ask<T>(&self, question: impl Future<Output = Result<T>>) -> Result<T> {
+        if !self.circuit.admit(Instant::now()) {
+            return Err(Error::unavailable(
+                "the database did not answer before and is being skipped",
+            ));
+        }
+        match timeout(self.config.tier_timeout, question).await {
+            Ok(Ok(answer)) => {
+                self.circuit.succeeded();
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                if error.kind() == ErrorKind::Unavailable {
+                    self.circuit.failed(Instant::now());
+                } else {
+                    self.circuit.succeeded();
+                }
+                Err(error)
+            }
+            Err(_) => {
+                self.circuit.failed(Instant::now());
+                let waited = self.config.tier_timeout.as_millis();
+                Err(Error::unavailable(format!(
+                    "the database did not answer within {waited} ms"
+                )))
+            }
+        }
+    }
+
+    /// Loads until what was found is not older than what was heard meanwhile, or the attempts are used up.
+    async fn fly(&self, key: &Key, mut pilot: Pilot<Loaded>) {
+        for attempt in 1.. {
+            let generation = self.generation();
+            let row = match self
+                .ask(
+                    self.database
+                        .get(&self.config.table, std::slice::from_ref(key)),
+                )
+                .await
+            {
+                Ok(rows) => rows.into_iter().find(|row| row.key == *key),
+                Err(error) => return pilot.finish(Err(Arc::new(error))),
+            };
+            let (found, filled) = match self.fill(key, row, generation) {
+                Ok(filled) => filled,
+                Err(error) => return pilot.finish(Err(Arc::new(error))),
+            };
+            if attempt == LOAD_ATTEMPTS {
+                return pilot.finish(Ok(found));
+            }
+            if filled {
+                let version = found.as_ref().map(|hit| hit.version);
+                match pilot.land(version, Ok(found)) {
+                    Ok(()) => return,
+                    Err(again) => pilot = again,
+                }
+            }
+        }
+    }
+
+    /// Offers a loaded row to L1. Gives the answer, and whether it agrees with all that is known.
+    pub(crate) fn fill(
+        &self,
+        key: &Key,
+        row: Option<Row>,
+        generation: u64,
+    ) -> Result<(Option<Hit>, bool)> {
+        let row = match row {
+            // A row that came in a page pins the page's buffer: L1 keeps bytes of its own.
+            Some(row) => Some((row.version, parse(key, &row.document)?.detach())),
+            None => None,
+        };
+        let offered = row.as_ref().map(|(version, document)| (*version, document));
+        let (filled, held) = self.documents.update(key, |entry| {
+            let floor = self.flights.floor(key);
+            let (next, filled) = decide::fill(
+                entry,
+                offered,
+                floor,
+                self.freshness(generation),
+                Instant::now(),
+            );
+            let held = match entry {
+                Some(decide::Entry::Document(held)) => Some(Arc::clone(held)),
+                Some(decide::Entry::Tombstone(_)) | None => None,
+            };
+            (next, (filled, held))
+        });
+        let loaded = row.map(|(version, document)| Hit {
+            document: document.bytes().clone(),
+            version,
+            level: Level::L4,
+            stale: false,
+        });
+        Ok(match filled {
+            Filled::Kept => (loaded, true),
+            Filled::Newer(held) => (Some(hit(&held, Level::L1)), true),
+            // The newest there is, should it have to do.
+            Filled::Older => match held {
+                Some(held) if loaded.as_ref().is_none_or(|hit| hit.version < held.version) => {
+                    (Some(hit(&held, Level::L1)), false)
+                }
+                _ => (loaded, false),
+            },
+        })
+    }
+
+    async fn run_list(&self, query: &Arc<ForecastQuery>, began: u64) -> Result<Arc<Listed>> {
+        let page = self.ask(self.database.list_forecasts(query)).await?;
+        let listed = Arc::new(lists::listed(
+            &page,
+            began,
+            Instant::now() + self.config.l2_ttl,
+        ));
+        self.lists.put(query, &listed);
+        Ok(listed)
+    }
+}
+
+/// Parses what the database gave.
+pub(crate) fn parse(key: &Key, document: &Bytes) -> Result<Document> {
+    Document::parse(document.clone()).map_err(|error| {
+        Error::fatal(format!("the database gave an unreadable document of {key}")).because(error)
+    })
+}
+
+async fn arrival<T: Clone>(
+    mut landing: watch::Receiver<Option<Result<T, Arc<Error>>>>,
+) -> Result<T> {
+    match landing.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(Ok(loaded))) => Ok(loaded.clone()),
+        Ok(Some(Err(error))) => Err(Error::new(error.kind(), error.chain())),
+        // Only a panic or the end of the runtime drops a load before its end.
+        Ok(None) | Err(_) => Err(Error::unavailable("the load was given up")),
+    }
+}
+
+fn may_serve_stale(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Transient)
+}
+
+fn hit(held: &Held, level: Level) -> Hit {
+    Hit {
+        document: held.document.bytes().clone(),
+        version: held.version,
+        level,
+        stale: false,
+    }
+}
+
+fn list_hit(listed: &Listed, level: Level) -> ListHit {
+    ListHit {
+        body: listed.body.clone(),
+        etag: listed.etag,
+        level,
+        stale: false,
+    }
+}
