@@ -41,14 +41,8 @@ pub enum Patched {
 ///
 /// If the patch is not a list of operations, or one of them fails; with its index from 0.
 pub fn apply(base: Option<&Document>, patch_items: &[u8]) -> Result<Patched, PatchError> {
-    let patch = str::from_utf8(patch_items).map_err(|error| JsonError::Utf8 {
-        offset: error.valid_up_to(),
-    })?;
-    let mut state = State {
-        root: base.map(Node::of),
-        removed: false,
-        copied: 0,
-    };
+    let patch = str::from_utf8(patch_items).map_err(|error| JsonError::Utf8 { offset: error.valid_up_to() })?;
+    let mut state = State { root: base.map(Node::of), removed: false, copied: 0 };
     for_each_operation(patch, |index, operation| state.operate(index, operation))?;
     match state.root {
         Some(root) => {
@@ -88,39 +82,25 @@ fn for_each_operation<'a>(
             let operation = if patch.as_bytes()[start] == b'{' {
                 read_operation(patch, index, scanner)
             } else {
-                Err(PatchError::Shape {
-                    index,
-                    reason: "not an object",
-                })
+                Err(PatchError::Shape { index, reason: "not an object" })
             };
-            failed = operation
-                .and_then(|operation| operate(index, operation))
-                .err();
+            failed = operation.and_then(|operation| operate(index, operation)).err();
         }
         index += 1;
         Ok(end)
     });
-    scanned
-        .and_then(|end| scanner.end(end))
-        .map_err(|error| *error)?;
+    scanned.and_then(|end| scanner.end(end)).map_err(|error| *error)?;
     failed.map_or(Ok(()), Err)
 }
 
 /// The operation whose members the scanner has just left.
-fn read_operation<'a>(
-    patch: &'a str,
-    index: usize,
-    scanner: &Scanner<'a>,
-) -> Result<Operation<'a>, PatchError> {
+fn read_operation<'a>(patch: &'a str, index: usize, scanner: &Scanner<'a>) -> Result<Operation<'a>, PatchError> {
     let mut operation = Operation::default();
     for member in &scanner.members {
         let value = member.value(patch);
         let text = || match RawValue::new(value).as_str() {
             Some(text) => Ok(Some(text)),
-            None => Err(PatchError::Shape {
-                index,
-                reason: "op, path and from must be strings",
-            }),
+            None => Err(PatchError::Shape { index, reason: "op, path and from must be strings" }),
         };
         match unescape(member.name(patch)).as_ref() {
             "Op" | "op" => operation.op = text()?,
@@ -145,12 +125,7 @@ impl<'a> State<'a> {
     fn operate(&mut self, index: usize, operation: Operation<'a>) -> Result<(), PatchError> {
         let shape = |reason| PatchError::Shape { index, reason };
         let path = operation.path.ok_or_else(|| shape("no path"))?;
-        let value = || {
-            operation
-                .value
-                .map(Node::Raw)
-                .ok_or_else(|| shape("no value"))
-        };
+        let value = || operation.value.map(Node::Raw).ok_or_else(|| shape("no value"));
         let from = || operation.from.as_deref().ok_or_else(|| shape("no from"));
         match operation.op.as_deref() {
             Some("add") => self.add(index, &path, value()?),
@@ -163,9 +138,7 @@ impl<'a> State<'a> {
             Some("remove") => self.remove(index, &path).map(drop),
             Some("move") => {
                 let from = from()?;
-                let inside = path
-                    .strip_prefix(from)
-                    .is_some_and(|rest| rest.starts_with('/'));
+                let inside = path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/'));
                 if inside {
                     return Err(shape("a value cannot move into itself"));
                 }
@@ -191,10 +164,7 @@ impl<'a> State<'a> {
                 self.find(index, &path)?.write(&mut found);
                 match str::from_utf8(&found) {
                     Ok(found) if RawValue::new(found).same_value(RawValue::new(expected)) => Ok(()),
-                    _ => Err(PatchError::Test {
-                        index,
-                        path: excerpt(&path),
-                    }),
+                    _ => Err(PatchError::Test { index, path: excerpt(&path) }),
                 }
             }
             Some(_) => Err(shape("unknown op")),
@@ -206,9 +176,7 @@ impl<'a> State<'a> {
     fn find(&mut self, index: usize, path: &str) -> Result<&mut Node<'a>, PatchError> {
         let mut tokens = tokens(path).map_err(|source| PatchError::Pointer { index, source })?;
         let root = self.root.as_mut().ok_or(PatchError::NoBase { index })?;
-        tokens
-            .try_fold(root, |node, token| node.child(&token))
-            .map_err(missing(index, path))
+        tokens.try_fold(root, |node, token| node.child(&token)).map_err(missing(index, path))
     }
 
     fn add(&mut self, index: usize, path: &str, value: Node<'a>) -> Result<(), PatchError> {
@@ -248,8 +216,5 @@ impl<'a> State<'a> {
 }
 
 fn missing(index: usize, path: &str) -> impl Fn(Nowhere) -> PatchError {
-    move |Nowhere| PatchError::Missing {
-        index,
-        path: excerpt(path),
-    }
+    move |Nowhere| PatchError::Missing { index, path: excerpt(path) }
 }

@@ -38,11 +38,7 @@ pub fn whole_add(document: &Document, out: &mut Vec<u8>) {
 
 /// Appends the patch that replaces a document: `[{"Op":"replace","Path":"","Value":…}]`.
 pub fn whole_replace(document: &Document, out: &mut Vec<u8>) {
-    whole(
-        b"[{\"Op\":\"replace\",\"Path\":\"\",\"Value\":",
-        document,
-        out,
-    );
+    whole(b"[{\"Op\":\"replace\",\"Path\":\"\",\"Value\":", document, out);
 }
 
 /// Appends the patch that removes a document: `[{"Op":"remove","Path":""}]`.
@@ -164,6 +160,8 @@ impl Writer<'_> {
             (Kind::Object, Kind::Object) | (Kind::Array, Kind::Array) => {
                 self.containers(path, old, new);
             }
+            // Numbers are compared digit for digit, so these two differ.
+            (Kind::Number, Kind::Number) => self.replace(path, new.as_raw()),
             _ if same_text(old.as_raw(), new.as_raw()) => {}
             _ => self.replace(path, new.as_raw()),
         }
@@ -177,14 +175,8 @@ impl Writer<'_> {
         let (start, operations) = (self.out.len(), self.operations);
         if old.kind() == Kind::Object {
             let (old_members, new_members) = (members(old.as_raw()), members(new.as_raw()));
-            let old = Side {
-                text: old.as_raw(),
-                members: &old_members,
-            };
-            let new = Side {
-                text: new.as_raw(),
-                members: &new_members,
-            };
+            let old = Side { text: old.as_raw(), members: &old_members };
+            let new = Side { text: new.as_raw(), members: &new_members };
             self.objects(path, old, new);
         } else {
             self.arrays(path, old.as_raw(), new.as_raw());
@@ -231,12 +223,7 @@ impl Writer<'_> {
         for index in (shorter - tail..old.len() - tail).rev() {
             self.remove(&Path::Element(path, index));
         }
-        for (index, value) in new
-            .iter()
-            .enumerate()
-            .take(new.len() - tail)
-            .skip(shorter - tail)
-        {
+        for (index, value) in new.iter().enumerate().take(new.len() - tail).skip(shorter - tail) {
             self.add(&Path::Element(path, index), value);
         }
     }

@@ -42,9 +42,7 @@ impl Document {
     pub fn parse(bytes: Bytes) -> Result<Document, JsonError> {
         match ByteString::try_from(bytes) {
             Ok(text) => Document::parse_text(text),
-            Err(error) => Err(JsonError::Utf8 {
-                offset: error.valid_up_to(),
-            }),
+            Err(error) => Err(JsonError::Utf8 { offset: error.valid_up_to() }),
         }
     }
 
@@ -57,9 +55,7 @@ impl Document {
     pub fn parse_after(bytes: Bytes, previous: &Document) -> Result<Document, JsonError> {
         match ByteString::try_from(bytes) {
             Ok(text) => Document::scan(text, previous.side()),
-            Err(error) => Err(JsonError::Utf8 {
-                offset: error.valid_up_to(),
-            }),
+            Err(error) => Err(JsonError::Utf8 { offset: error.valid_up_to() }),
         }
     }
 
@@ -91,11 +87,7 @@ impl Document {
         let root = scanner.whole(previous).map_err(|error| *error)?;
         let is_object = text.as_bytes()[root[0] as usize] == b'{';
         let members = is_object.then(|| Arc::from(scanner.members.as_slice()));
-        Ok(Document {
-            text,
-            root,
-            members,
-        })
+        Ok(Document { text, root, members })
     }
 
     /// The bytes as they were given.
@@ -126,21 +118,13 @@ impl Document {
 
     /// The top-level member of that name. Names are compared one by one; nothing is scanned.
     pub fn get(&self, name: &str) -> Option<RawValue<'_>> {
-        let member = self
-            .spans()
-            .iter()
-            .find(|member| member.is_named(&self.text, name))?;
+        let member = self.spans().iter().find(|member| member.is_named(&self.text, name))?;
         Some(RawValue::new(member.value(&self.text)))
     }
 
     /// The top-level members in their order; none if the value is not an object.
     pub fn members(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, RawValue<'_>)> {
-        self.spans().iter().map(|member| {
-            (
-                unescape(member.name(&self.text)),
-                RawValue::new(member.value(&self.text)),
-            )
-        })
+        self.spans().iter().map(|member| (unescape(member.name(&self.text)), RawValue::new(member.value(&self.text))))
     }
 
     /// The value a pointer leads to. The first token costs no scan, each further one a scan of one
@@ -162,19 +146,12 @@ impl Document {
     /// that buffer; state that outlives its batch must not.
     #[must_use]
     pub fn detach(&self) -> Document {
-        Document {
-            text: ByteString::from(self.as_str()),
-            root: self.root,
-            members: self.members.clone(),
-        }
+        Document { text: ByteString::from(self.as_str()), root: self.root, members: self.members.clone() }
     }
 
     /// The top-level members, to be walked beside those of another document.
     pub(crate) fn side(&self) -> Side<'_, '_> {
-        Side {
-            text: &self.text,
-            members: self.spans(),
-        }
+        Side { text: &self.text, members: self.spans() }
     }
 
     /// The spans of the top-level members.

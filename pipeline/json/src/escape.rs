@@ -42,10 +42,7 @@ fn escaped_char(escape: &[u8]) -> (char, usize) {
                 None => {
                     let low = hex4(escape, 7).unwrap_or(0xdc00);
                     let code = 0x1_0000 + ((unit & 0x3ff) << 10) + (low & 0x3ff);
-                    (
-                        char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-                        11,
-                    )
+                    (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 11)
                 }
             }
         }
@@ -56,9 +53,7 @@ fn escaped_char(escape: &[u8]) -> (char, usize) {
 
 /// Four hexadecimal digits from `at`.
 pub(crate) fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.iter().try_fold(0, |value, &digit| {
-        Some(value * 16 + char::from(digit).to_digit(16)?)
-    })
+    bytes.get(at..at + 4)?.iter().try_fold(0, |value, &digit| Some(value * 16 + char::from(digit).to_digit(16)?))
 }
 
 /// Appends `text` as the content of a JSON string, without quotes.

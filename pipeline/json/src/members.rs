@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::escape::unescape;
-use crate::names::Member;
+use crate::names::{Member, same_bytes};
 
 /// Up to so many names are found by comparing; beyond, with a hash map.
 const NAMES_COMPARED_MAX: usize = 32;
@@ -30,26 +30,20 @@ pub(crate) fn for_each_change<'t>(
 ) {
     let mut both = 0;
     for (o, n) in old.members.iter().zip(new.members) {
-        if o.whole(old.text) != n.whole(new.text) {
+        if !same_bytes(o.whole(old.text), n.whole(new.text)) {
             let name = o.name(old.text);
-            if name != n.name(new.text) {
+            if !same_bytes(name.as_bytes(), n.name(new.text).as_bytes()) {
                 break;
             }
             let (before, after) = (o.value(old.text), n.value(new.text));
-            if before != after {
+            if !same_bytes(before.as_bytes(), after.as_bytes()) {
                 visit(name, Some(before), Some(after));
             }
         }
         both += 1;
     }
-    let old = Side {
-        members: &old.members[both..],
-        ..old
-    };
-    let new = Side {
-        members: &new.members[both..],
-        ..new
-    };
+    let old = Side { members: &old.members[both..], ..old };
+    let new = Side { members: &new.members[both..], ..new };
     if !(old.members.is_empty() && new.members.is_empty()) {
         for_each_unordered(old, new, &mut visit);
     }
@@ -95,10 +89,7 @@ impl<'t, 's> Lookup<'t, 's> {
         if side.members.len() <= NAMES_COMPARED_MAX {
             return Lookup::Compare(side);
         }
-        let names = side
-            .members
-            .iter()
-            .map(|member| unescape(member.name(side.text)));
+        let names = side.members.iter().map(|member| unescape(member.name(side.text)));
         Lookup::Map(names.zip(0..).collect())
     }
 
@@ -106,10 +97,7 @@ impl<'t, 's> Lookup<'t, 's> {
         let name = unescape(name);
         match self {
             Lookup::Map(map) => map.get(&name).copied(),
-            Lookup::Compare(side) => side
-                .members
-                .iter()
-                .position(|member| member.is_named(side.text, &name)),
+            Lookup::Compare(side) => side.members.iter().position(|member| member.is_named(side.text, &name)),
         }
     }
 }

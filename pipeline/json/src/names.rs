@@ -50,11 +50,7 @@ impl Member {
     #[inline]
     pub(crate) fn is_named(&self, text: &str, name: &str) -> bool {
         let raw = self.name(text);
-        if self.name_is_escaped() {
-            unescape(raw) == name
-        } else {
-            raw == name
-        }
+        if self.name_is_escaped() { unescape(raw) == name } else { raw == name }
     }
 
     /// The text of the value.
@@ -76,14 +72,14 @@ impl Member {
         // What follows must end the value: 12 is not what stands in 123.
         let next = bytes.get(at + whole.len());
         matches!(next, Some(b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t'))
-            && bytes[at..at + whole.len()] == *whole
+            && same_bytes(&bytes[at..at + whole.len()], whole)
     }
 
     /// True if the name of this member of `text` is also what `bytes` have at `at`.
     #[inline(always)]
     pub(crate) fn name_stands_at(&self, at: usize, text: &str, bytes: &[u8]) -> bool {
         let quoted = &text.as_bytes()[self.name[0] as usize - 1..=self.name_end()];
-        bytes.get(at..at + quoted.len()) == Some(quoted)
+        bytes.get(at..at + quoted.len()).is_some_and(|found| same_bytes(found, quoted))
     }
 
     /// The same member where its opening quote is at `at`.
@@ -95,6 +91,28 @@ impl Member {
             name: self.name.map(|offset| offset.wrapping_add(distance)),
             value: self.value.map(|offset| offset.wrapping_add(distance)),
         }
+    }
+}
+
+/// `a == b` without a call: members are short, and comparing them is most of what a diff does.
+#[inline(always)]
+pub(crate) fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let ((a_blocks, a_tail), (b_blocks, b_tail)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    if a_blocks.iter().zip(b_blocks).any(|(a, b)| a != b) {
+        return false;
+    }
+    // The last block may overlap the one before: that costs less than going through the tail.
+    if !a_blocks.is_empty() {
+        a.last_chunk::<16>() == b.last_chunk::<16>()
+    } else if a_tail.len() >= 8 {
+        a.first_chunk::<8>() == b.first_chunk::<8>() && a.last_chunk::<8>() == b.last_chunk::<8>()
+    } else if a_tail.len() >= 4 {
+        a.first_chunk::<4>() == b.first_chunk::<4>() && a.last_chunk::<4>() == b.last_chunk::<4>()
+    } else {
+        a_tail.iter().zip(b_tail).all(|(a, b)| a == b)
     }
 }
 
@@ -110,44 +128,27 @@ impl<'a> Names<'a> {
     /// The names of `members`.
     #[inline]
     pub(crate) fn of(text: &'a str, members: &[Member]) -> Names<'a> {
-        let marks = members
-            .iter()
-            .fold(0, |marks, member| marks | mark(member.name(text)));
+        let marks = members.iter().fold(0, |marks, member| marks | mark(member.name(text)));
         let escaped = members.iter().any(Member::name_is_escaped);
-        Names {
-            marks,
-            escaped,
-            set: None,
-        }
+        Names { marks, escaped, set: None }
     }
 
     /// Adds the name that lies at `name` to those of `members`, and says whether it was there.
     #[inline]
     pub(crate) fn is_taken(&mut self, text: &'a str, members: &[Member], name: [u32; 2]) -> bool {
-        let name = Member {
-            name,
-            value: [0, 0],
-        };
+        let name = Member { name, value: [0, 0] };
         let mark = mark(name.name(text));
         let new = self.marks & mark == 0;
         self.marks |= mark;
         self.escaped |= name.name_is_escaped();
-        if new && !self.escaped {
-            false
-        } else {
-            self.is_among(text, members, name)
-        }
+        if new && !self.escaped { false } else { self.is_among(text, members, name) }
     }
 
     /// Names are equal if they are after unescaping; their texts need not be.
     #[inline(never)]
     fn is_among(&mut self, text: &'a str, members: &[Member], name: Member) -> bool {
         if members.len() <= NAMES_COMPARED_MAX {
-            let name = if name.name_is_escaped() {
-                unescape(name.name(text))
-            } else {
-                Cow::Borrowed(name.name(text))
-            };
+            let name = if name.name_is_escaped() { unescape(name.name(text)) } else { Cow::Borrowed(name.name(text)) };
             return members.iter().any(|member| member.is_named(text, &name));
         }
         let set = self.set.get_or_insert_default();

@@ -20,9 +20,7 @@ impl Pointer {
 
     /// A pointer from unescaped tokens.
     pub fn from_tokens<T: Into<String>>(tokens: impl IntoIterator<Item = T>) -> Pointer {
-        Pointer {
-            tokens: tokens.into_iter().map(Into::into).collect(),
-        }
+        Pointer { tokens: tokens.into_iter().map(Into::into).collect() }
     }
 
     /// True if it points to the whole document.
@@ -76,20 +74,13 @@ impl<'de> serde::Deserialize<'de> for Pointer {
 }
 
 /// The unescaped tokens of a pointer.
-pub(crate) fn tokens(
-    text: &str,
-) -> Result<impl DoubleEndedIterator<Item = Cow<'_, str>>, PointerError> {
+pub(crate) fn tokens(text: &str) -> Result<impl DoubleEndedIterator<Item = Cow<'_, str>>, PointerError> {
     if !text.is_empty() && !text.starts_with('/') {
-        return Err(PointerError::NoLeadingSlash {
-            pointer: excerpt(text),
-        });
+        return Err(PointerError::NoLeadingSlash { pointer: excerpt(text) });
     }
     for (offset, _) in text.match_indices('~') {
         if !matches!(text.as_bytes().get(offset + 1), Some(b'0' | b'1')) {
-            return Err(PointerError::BadEscape {
-                pointer: excerpt(text),
-                offset,
-            });
+            return Err(PointerError::BadEscape { pointer: excerpt(text), offset });
         }
     }
     let mut tokens = text.split('/');
@@ -111,11 +102,7 @@ fn unescape_token(token: &str) -> Cow<'_, str> {
 pub(crate) fn array_index(token: &str) -> Option<usize> {
     let digits = token.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = token.len() > 1 && token.starts_with('0');
-    if digits && !leading_zero {
-        token.parse().ok()
-    } else {
-        None
-    }
+    if digits && !leading_zero { token.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -131,11 +118,7 @@ mod tests {
         .unwrap();
         let check = |pointer: &str, expected: Option<&str>| {
             let parsed: Pointer = pointer.parse().unwrap();
-            assert_eq!(
-                document.pointer(&parsed).map(|value| value.as_raw()),
-                expected,
-                "{pointer}"
-            );
+            assert_eq!(document.pointer(&parsed).map(|value| value.as_raw()), expected, "{pointer}");
             assert_eq!(parsed.to_string(), pointer);
         };
         check("", Some(document.as_str().trim()));
@@ -166,9 +149,6 @@ mod tests {
         };
         check("a/b", "json pointer `a/b` must be empty or start with `/`");
         check("/a~", "json pointer `/a~` has `~` without 0 or 1 at byte 2");
-        check(
-            "/a~0/~2",
-            "json pointer `/a~0/~2` has `~` without 0 or 1 at byte 5",
-        );
+        check("/a~0/~2", "json pointer `/a~0/~2` has `~` without 0 or 1 at byte 5");
     }
 }

@@ -114,21 +114,15 @@ impl<'a> RawValue<'a> {
 
     /// Follows unescaped pointer tokens.
     pub(crate) fn descend(self, tokens: &[String]) -> Option<RawValue<'a>> {
-        tokens
-            .iter()
-            .try_fold(self, |value, token| match value.kind() {
-                Kind::Object => {
-                    let found = members(value.text);
-                    let member = found
-                        .iter()
-                        .find(|member| member.is_named(value.text, token))?;
-                    Some(RawValue::new(member.value(value.text)))
-                }
-                Kind::Array => elements(value.text)
-                    .get(array_index(token)?)
-                    .map(|&element| RawValue::new(element)),
-                _ => None,
-            })
+        tokens.iter().try_fold(self, |value, token| match value.kind() {
+            Kind::Object => {
+                let found = members(value.text);
+                let member = found.iter().find(|member| member.is_named(value.text, token))?;
+                Some(RawValue::new(member.value(value.text)))
+            }
+            Kind::Array => elements(value.text).get(array_index(token)?).map(|&element| RawValue::new(element)),
+            _ => None,
+        })
     }
 
     /// What is between the quotes of a string.
@@ -152,8 +146,7 @@ impl fmt::Display for RawValue<'_> {
 impl serde::Serialize for RawValue<'_> {
     /// Writes the text as it is; works with `serde_json` only.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &serde_json::value::RawValue =
-            serde_json::from_str(self.text).map_err(serde::ser::Error::custom)?;
+        let raw: &serde_json::value::RawValue = serde_json::from_str(self.text).map_err(serde::ser::Error::custom)?;
         raw.serialize(serializer)
     }
 }
@@ -185,14 +178,8 @@ fn same(a: &str, b: &str, same_number: fn(&str, &str) -> bool) -> bool {
             let (a_members, b_members) = (members(a.text), members(b.text));
             let mut equal = a_members.len() == b_members.len();
             if equal {
-                let a = Side {
-                    text: a.text,
-                    members: &a_members,
-                };
-                let b = Side {
-                    text: b.text,
-                    members: &b_members,
-                };
+                let a = Side { text: a.text, members: &a_members };
+                let b = Side { text: b.text, members: &b_members };
                 for_each_change(a, b, |_, old, new| {
                     let both = old.zip(new);
                     equal = equal && both.is_some_and(|(old, new)| same(old, new, same_number));

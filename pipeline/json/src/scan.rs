@@ -69,13 +69,7 @@ impl<'a> Scanner<'a> {
             return Err(JsonError::TooLong { len: text.len() });
         }
         let bytes = text.as_bytes();
-        Ok(Scanner {
-            text,
-            bytes,
-            depth_max,
-            escapes: 0,
-            members: Members::new(),
-        })
+        Ok(Scanner { text, bytes, depth_max, escapes: 0, members: Members::new() })
     }
 
     /// Scans the whole text as one value, and returns where that starts and ends, without the white space
@@ -109,11 +103,7 @@ impl<'a> Scanner<'a> {
     /// Only white space may follow.
     pub(crate) fn end(&self, at: usize) -> Scan<()> {
         let at = self.space(at);
-        if at < self.bytes.len() {
-            syntax("end of text", at)
-        } else {
-            Ok(())
-        }
+        if at < self.bytes.len() { syntax("end of text", at) } else { Ok(()) }
     }
 
     /// Scans the value that starts at `at` inside of `depth` containers, and returns its end.
@@ -199,13 +189,7 @@ impl<'a> Scanner<'a> {
 
     /// Scans a member whose name may be any.
     #[inline(always)]
-    fn new_member(
-        &mut self,
-        at: usize,
-        depth: usize,
-        base: usize,
-        names: &mut Names<'a>,
-    ) -> Scan<Member> {
+    fn new_member(&mut self, at: usize, depth: usize, base: usize, names: &mut Names<'a>) -> Scan<Member> {
         if self.at(at) != b'"' {
             return syntax("a member name", at);
         }
@@ -223,10 +207,7 @@ impl<'a> Scanner<'a> {
     /// Scans a member from behind its name.
     #[inline(always)]
     fn member(&mut self, name: [u32; 2], depth: usize) -> Scan<Member> {
-        let mut member = Member {
-            name,
-            value: [0, 0],
-        };
+        let mut member = Member { name, value: [0, 0] };
         let colon = self.space(member.name_end() + 1);
         if self.at(colon) != b':' {
             return syntax("`:`", colon);
@@ -238,11 +219,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn literal(&self, at: usize, literal: &'static str) -> Scan<usize> {
-        if self.bytes[at..].starts_with(literal.as_bytes()) {
-            Ok(at + literal.len())
-        } else {
-            syntax(literal, at)
-        }
+        if self.bytes[at..].starts_with(literal.as_bytes()) { Ok(at + literal.len()) } else { syntax(literal, at) }
     }
 
     /// Scans a number (RFC 8259 section 6).
@@ -285,11 +262,7 @@ impl<'a> Scanner<'a> {
         while self.at(at).is_ascii_digit() {
             at += 1;
         }
-        if at == start {
-            syntax("a digit", at)
-        } else {
-            Ok(at)
-        }
+        if at == start { syntax("a digit", at) } else { Ok(at) }
     }
 
     /// Scans the content of a string from behind its opening quote, and returns where its closing one is.
@@ -336,12 +309,10 @@ impl<'a> Scanner<'a> {
                 let lone = Err(Box::new(JsonError::LoneSurrogate { offset: start }));
                 match unit(start + 2)? {
                     0xdc00..=0xdfff => lone,
-                    0xd800..=0xdbff if self.bytes[start + 6..].starts_with(b"\\u") => {
-                        match unit(start + 8)? {
-                            0xdc00..=0xdfff => Ok(start + 12),
-                            _ => lone,
-                        }
-                    }
+                    0xd800..=0xdbff if self.bytes[start + 6..].starts_with(b"\\u") => match unit(start + 8)? {
+                        0xdc00..=0xdfff => Ok(start + 12),
+                        _ => lone,
+                    },
                     0xd800..=0xdbff => lone,
                     _ => Ok(start + 6),
                 }

@@ -155,12 +155,7 @@ impl<'a> Node<'a> {
     pub(crate) fn opened_depth(&self) -> usize {
         let deepest = match self {
             Node::Raw(_) => return 0,
-            Node::Object(object) => object
-                .members
-                .iter()
-                .flat_map(|entry| &entry.value)
-                .map(Node::opened_depth)
-                .max(),
+            Node::Object(object) => object.members.iter().flat_map(|entry| &entry.value).map(Node::opened_depth).max(),
             Node::Array(items) => items.iter().map(Node::opened_depth).max(),
         };
         1 + deepest.unwrap_or(0)
@@ -174,10 +169,7 @@ impl<'a> Object<'a> {
             escaped: member.name_is_escaped(),
             value: Some(Node::Raw(member.value(text))),
         };
-        Object {
-            members: spans.iter().map(entry).collect(),
-            next: 0,
-        }
+        Object { members: spans.iter().map(entry).collect(), next: 0 }
     }
 
     /// The place of the member of that name, present or removed.
@@ -197,18 +189,10 @@ impl<'a> Entry<'a> {
         let mut raw = Vec::with_capacity(token.len());
         push_escaped(&mut raw, token);
         let name = String::from_utf8(raw).expect("escaping changes ascii characters only");
-        Entry {
-            escaped: has_escape(&name),
-            name: Cow::Owned(name),
-            value: Some(value),
-        }
+        Entry { escaped: has_escape(&name), name: Cow::Owned(name), value: Some(value) }
     }
 
     fn is_named(&self, token: &str) -> bool {
-        if self.escaped {
-            unescape(&self.name) == token
-        } else {
-            self.name == token
-        }
+        if self.escaped { unescape(&self.name) == token } else { self.name == token }
     }
 }

@@ -5,8 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 use smartpulse_json::{
-    Document, Patched, Pointer, apply, changed_members, diff, whole_add, whole_remove,
-    whole_replace,
+    Document, Patched, Pointer, apply, changed_members, diff, whole_add, whole_remove, whole_replace,
 };
 
 /// Names that pointers and strings must escape, and a few that collide often.
@@ -23,21 +22,9 @@ fn name() -> impl Strategy<Value = String> {
 fn number() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<i64>().prop_map(|n| n.to_string()),
-        any::<f64>()
-            .prop_filter("finite", |f| f.is_finite())
-            .prop_map(|f| format!("{f:?}")),
-        select(vec![
-            "0",
-            "-0",
-            "1",
-            "1.0",
-            "1.00",
-            "1e2",
-            "100",
-            "12345678901234567890123456789",
-            "0.1000"
-        ])
-        .prop_map(String::from),
+        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(|f| format!("{f:?}")),
+        select(vec!["0", "-0", "1", "1.0", "1.00", "1e2", "100", "12345678901234567890123456789", "0.1000"])
+            .prop_map(String::from),
     ]
 }
 
@@ -49,16 +36,7 @@ fn op() -> impl Strategy<Value = &'static str> {
 /// A JSON text: members in any order, with white space here and there, no duplicate names.
 fn json_text() -> impl Strategy<Value = String> {
     let scalar = prop_oneof![
-        select(vec![
-            "null",
-            "true",
-            "false",
-            "{}",
-            "[]",
-            r#""x""#,
-            r#""\u0078""#
-        ])
-        .prop_map(String::from),
+        select(vec!["null", "true", "false", "{}", "[]", r#""x""#, r#""\u0078""#]).prop_map(String::from),
         number(),
         any::<String>().prop_map(|text| json!(text).to_string()),
     ];
@@ -91,13 +69,7 @@ fn relatives() -> impl Strategy<Value = (Document, Document)> {
         let old: Document = text.parse().expect(&text);
         let mut new = old.to_value();
         for (place, action, name, value) in edits {
-            edit(
-                &mut new,
-                place,
-                action,
-                name,
-                serde_json::from_str(&value).expect(&value),
-            );
+            edit(&mut new, place, action, name, serde_json::from_str(&value).expect(&value));
         }
         (old, Document::from(new))
     });
@@ -139,10 +111,7 @@ fn diffed(old: &Document, new: &Document) -> (Vec<u8>, usize) {
 fn patched(base: Option<&Document>, patch: &[u8]) -> Document {
     match apply(base, patch) {
         Ok(Patched::Document(document)) => document,
-        other => panic!(
-            "{other:?} from {} on {base:?}",
-            String::from_utf8_lossy(patch)
-        ),
+        other => panic!("{other:?} from {} on {base:?}", String::from_utf8_lossy(patch)),
     }
 }
 
@@ -151,10 +120,7 @@ fn standard(patch: &[u8]) -> Vec<Value> {
     let items: Vec<Value> = serde_json::from_slice(patch).expect("a patch is an array");
     let lower = |item: Value| {
         let members = item.as_object().expect("operations are objects").clone();
-        members
-            .into_iter()
-            .map(|(name, value)| (name.to_lowercase(), value))
-            .collect()
+        members.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect()
     };
     items.into_iter().map(lower).collect()
 }
@@ -169,9 +135,7 @@ fn oracle(base: &Document, patch: &[u8]) -> Result<Value, String> {
 
 /// A canonical text: members sorted, numbers digit for digit, strings unescaped.
 fn canonical(document: &Document, pointer: &mut Vec<String>) -> String {
-    let raw = document
-        .pointer(&Pointer::from_tokens(pointer.clone()))
-        .expect("the path exists");
+    let raw = document.pointer(&Pointer::from_tokens(pointer.clone())).expect("the path exists");
     match raw.to_value() {
         Value::Object(members) => {
             let mut names: Vec<&String> = members.keys().collect();
@@ -182,10 +146,7 @@ fn canonical(document: &Document, pointer: &mut Vec<String>) -> String {
                 pointer.pop();
                 text
             };
-            format!(
-                "{{{}}}",
-                names.iter().map(member).collect::<Vec<_>>().join(",")
-            )
+            format!("{{{}}}", names.iter().map(member).collect::<Vec<_>>().join(","))
         }
         Value::Array(items) => {
             let element = |index: usize| {
@@ -194,10 +155,7 @@ fn canonical(document: &Document, pointer: &mut Vec<String>) -> String {
                 pointer.pop();
                 text
             };
-            format!(
-                "[{}]",
-                (0..items.len()).map(element).collect::<Vec<_>>().join(",")
-            )
+            format!("[{}]", (0..items.len()).map(element).collect::<Vec<_>>().join(","))
         }
         Value::Number(_) => raw.as_raw().to_owned(),
         other => other.to_string(),

@@ -13,10 +13,7 @@ fn parse(text: &[u8]) -> Result<Document, JsonError> {
 fn valid_texts_become_the_values_of_serde_json() {
     let accept = |text: &str| {
         let document = parse(text.as_bytes()).expect(text);
-        assert_eq!(
-            document.to_value(),
-            serde_json::from_str::<Value>(text).expect(text)
-        );
+        assert_eq!(document.to_value(), serde_json::from_str::<Value>(text).expect(text));
         assert_eq!(document.as_str(), text);
     };
     for text in [
@@ -62,11 +59,7 @@ fn valid_texts_become_the_values_of_serde_json() {
 #[test]
 fn invalid_texts_are_refused_where_they_go_wrong() {
     let refuse = |text: &str, message: &str| {
-        assert_eq!(
-            parse(text.as_bytes()).expect_err(text).to_string(),
-            message,
-            "{text}"
-        );
+        assert_eq!(parse(text.as_bytes()).expect_err(text).to_string(), message, "{text}");
         assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
     };
     refuse("", "expected a value at byte 0");
@@ -96,14 +89,8 @@ fn invalid_texts_are_refused_where_they_go_wrong() {
     refuse("[-1e400]", "number out of range at byte 1");
     refuse(r#"""#, "expected `\"` at byte 1");
     refuse(r#""12345678901234"#, "expected `\"` at byte 15");
-    refuse(
-        "\"a\nb\"",
-        "expected an escape instead of a control character at byte 2",
-    );
-    refuse(
-        "\"1234567\u{1f}\"",
-        "expected an escape instead of a control character at byte 8",
-    );
+    refuse("\"a\nb\"", "expected an escape instead of a control character at byte 2");
+    refuse("\"1234567\u{1f}\"", "expected an escape instead of a control character at byte 8");
     refuse(r#""\x""#, "expected an escape character at byte 2");
     refuse(r#""\"#, "expected an escape character at byte 2");
     refuse(r#""\u12g4""#, "expected four hexadecimal digits at byte 3");
@@ -143,10 +130,7 @@ fn text_that_is_not_utf8_is_refused() {
 #[test]
 fn duplicate_names_are_refused_at_any_depth() {
     let refuse = |text: &str, name: &str, offset| {
-        let expected = JsonError::DuplicateMember {
-            name: name.into(),
-            offset,
-        };
+        let expected = JsonError::DuplicateMember { name: name.into(), offset };
         assert_eq!(parse(text.as_bytes()), Err(expected), "{text}");
     };
     refuse(r#"{"a":1,"a":1}"#, "a", 7);
@@ -160,10 +144,7 @@ fn duplicate_names_are_refused_at_any_depth() {
     let large = format!("{{{}}}", members.join(","));
     let document = parse(large.as_bytes()).expect("1000 different names");
     assert_eq!(document.members().len(), 1000);
-    assert_eq!(
-        document.get("member999").and_then(|value| value.as_i64()),
-        Some(999)
-    );
+    assert_eq!(document.get("member999").and_then(|value| value.as_i64()), Some(999));
     for n in [0, 31, 32, 33, 999] {
         let text = format!("{{{},\"member{n}\":0}}", members.join(","));
         refuse(&text, &format!("member{n}"), large.len());
@@ -172,9 +153,7 @@ fn duplicate_names_are_refused_at_any_depth() {
 
 #[test]
 fn nesting_is_refused_where_serde_json_refuses_it() {
-    let nested = |depth: usize, open: &str, close: &str| {
-        format!("{}1{}", open.repeat(depth), close.repeat(depth))
-    };
+    let nested = |depth: usize, open: &str, close: &str| format!("{}1{}", open.repeat(depth), close.repeat(depth));
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deepest = nested(DEPTH_MAX - 1, open, close);
         let document = parse(deepest.as_bytes()).expect("one less than the limit");
@@ -194,10 +173,7 @@ fn numbers_keep_every_digit() {
     let document = parse(text.as_bytes()).expect("valid");
     let raw = document.get("a").expect("present").as_raw();
     assert_eq!(raw, "12345678901234567890.12345678901234567890");
-    assert_eq!(
-        document.get("b").and_then(|value| value.as_f64()),
-        Some(1.0)
-    );
+    assert_eq!(document.get("b").and_then(|value| value.as_f64()), Some(1.0));
 }
 
 #[test]
