@@ -14,14 +14,7 @@ pub(crate) fn check(spec: &PipelineSpec, diagnostics: &mut Diagnostics) {
     // An id whose component could not be read still exists; complaining of it twice would mislead.
     let declared: HashSet<&str> = [Kind::Source, Kind::Operator, Kind::Sink]
         .into_iter()
-        .filter_map(|kind| {
-            spec.located
-                .node
-                .as_mapping()?
-                .get(kind.section())?
-                .value
-                .as_mapping()
-        })
+        .filter_map(|kind| spec.located.node.as_mapping()?.get(kind.section())?.value.as_mapping())
         .flat_map(|section| section.entries.iter().map(|entry| &*entry.key.name))
         .collect();
     for component in spec.components() {
@@ -46,7 +39,7 @@ fn check_inputs(
             let path = format!("{}.inputs[{at}]", component.located.path);
             Problem::new(message).at(&input.span).path(path)
         };
-        if !seen.insert(&*input.id) {
+        if !seen.insert((&*input.id, &input.port)) {
             diagnostics.push(problem(format!("`{}` is listed twice", input.id)).help("remove one"));
         }
         match components.get(&*input.id) {
@@ -55,11 +48,7 @@ fn check_inputs(
                 diagnostics.push(problem.help("read from what that sink reads from"));
             }
             None if !declared.contains(&*input.id) => {
-                let candidates = spec
-                    .sources
-                    .iter()
-                    .chain(&spec.operators)
-                    .map(|other| &*other.id);
+                let candidates = spec.sources.iter().chain(&spec.operators).map(|other| &*other.id);
                 let candidates: Vec<_> = candidates.filter(|id| *id != component.id).collect();
                 let problem = problem(format!("there is no source or operator `{}`", input.id));
                 diagnostics.push(problem.help(advise(&input.id, candidates, "ids")));
@@ -70,11 +59,7 @@ fn check_inputs(
 }
 
 /// Depth-first without recursion: a pipeline of thousands of operators in a row must not end in the stack.
-fn check_cycles(
-    spec: &PipelineSpec,
-    components: &HashMap<&str, &ComponentSpec>,
-    diagnostics: &mut Diagnostics,
-) {
+fn check_cycles(spec: &PipelineSpec, components: &HashMap<&str, &ComponentSpec>, diagnostics: &mut Diagnostics) {
     let mut done: HashSet<&str> = HashSet::new();
     for start in &spec.operators {
         let mut path: Vec<(&ComponentSpec, usize)> = Vec::new();
@@ -92,9 +77,7 @@ fn check_cycles(
             *next += 1;
             if let Some(&from) = on_path.get(&*input.id) {
                 report_cycle(&path[from..], diagnostics);
-            } else if let Some(&found) = components
-                .get(&*input.id)
-                .filter(|found| found.kind == Kind::Operator)
+            } else if let Some(&found) = components.get(&*input.id).filter(|found| found.kind == Kind::Operator)
                 && done.insert(&found.id)
             {
                 on_path.insert(&found.id, path.len());
@@ -120,18 +103,9 @@ fn report_cycle(path: &[(&ComponentSpec, usize)], diagnostics: &mut Diagnostics)
     if names.len() > NAMED_MAX {
         names.splice(NAMED_MAX / 2..names.len() - NAMED_MAX / 2, ["..."]);
     }
-    let problem = Problem::new(format!(
-        "`{}` feeds itself: {}",
-        last.id,
-        names.join(" -> ")
-    ));
+    let problem = Problem::new(format!("`{}` feeds itself: {}", last.id, names.join(" -> ")));
     let path = format!("{}.inputs[{at}]", last.located.path);
-    diagnostics.push(
-        problem
-            .at(&input.span)
-            .path(path)
-            .help("events flow one way: remove one of these inputs"),
-    );
+    diagnostics.push(problem.at(&input.span).path(path).help("events flow one way: remove one of these inputs"));
 }
 
 /// Sources and operators that make events for nobody.
@@ -140,10 +114,8 @@ pub(crate) fn check_consumed(
     produces_events: &dyn Fn(&str) -> bool,
     diagnostics: &mut Diagnostics,
 ) {
-    let consumed: HashSet<&str> = spec
-        .components()
-        .flat_map(|component| component.inputs.iter().map(|input| &*input.id))
-        .collect();
+    let consumed: HashSet<&str> =
+        spec.components().flat_map(|component| component.inputs.iter().map(|input| &*input.id)).collect();
     // An input that was misspelled is reported already.
     let known: HashSet<&str> = spec.components().map(|component| &*component.id).collect();
     let missing: Vec<&str> = consumed.difference(&known).copied().collect();
@@ -155,12 +127,8 @@ pub(crate) fn check_consumed(
         }
         if !consumed.contains(id) && produces_events(&component.type_name) && !misspelled(id) {
             let message = format!("nothing reads from the {} `{id}`", component.kind.name());
-            let help = format!(
-                "name it in the `inputs` of an operator or a sink, or remove it: `inputs: [{id}]`"
-            );
-            let problem = Problem::new(message)
-                .at(&component.located.anchor)
-                .path(&component.located.path);
+            let help = format!("name it in the `inputs` of an operator or a sink, or remove it: `inputs: [{id}]`");
+            let problem = Problem::new(message).at(&component.located.anchor).path(&component.located.path);
             diagnostics.push(problem.help(help));
         }
     }

@@ -19,14 +19,7 @@ use crate::parse::parse;
 use crate::retry::RetryRef;
 use crate::yaml::read_yaml;
 
-const TOP_KEYS: [&str; 6] = [
-    "name",
-    "description",
-    "sources",
-    "operators",
-    "sinks",
-    "tests",
-];
+const TOP_KEYS: [&str; 6] = ["name", "description", "sources", "operators", "sinks", "tests"];
 
 /// More lanes than this are no faster on any machine this runs on, and each has its own state.
 const PARALLELISM_MAX: u64 = 256;
@@ -118,27 +111,21 @@ pub struct ComponentSpec {
     pub located: Located,
 }
 
-/// An id in `inputs`.
+/// An entry of `inputs`: `id`, or `id.port` where a component has several outputs.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// The id.
     pub id: String,
+    /// The output of that component, if one is named.
+    pub port: Option<String>,
     /// Where it stands.
     pub span: Span,
 }
 
 impl ComponentSpec {
     /// Its typed parameters; `None` when there was a problem, which then stands in `diagnostics`.
-    pub fn parse_params<T: DeserializeOwned + JsonSchema>(
-        &self,
-        diagnostics: &mut Diagnostics,
-    ) -> Option<T> {
-        parse(
-            &self.params,
-            &self.located.path,
-            Some(&self.located.anchor),
-            diagnostics,
-        )
+    pub fn parse_params<T: DeserializeOwned + JsonSchema>(&self, diagnostics: &mut Diagnostics) -> Option<T> {
+        parse(&self.params, &self.located.path, Some(&self.located.anchor), diagnostics)
     }
 }
 
@@ -146,71 +133,35 @@ impl ComponentSpec {
 pub fn is_id(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 impl PipelineSpec {
     /// Reads a pipeline. Gives the spec even when there are problems, as far as it could be read, so that the
     /// caller can add what it finds in the parameters: all problems are reported at once. The spec is usable
     /// only if `diagnostics` stays empty.
-    pub fn parse(
-        source: &Arc<SourceText>,
-        lookup: Lookup<'_>,
-        diagnostics: &mut Diagnostics,
-    ) -> Option<Self> {
+    pub fn parse(source: &Arc<SourceText>, lookup: Lookup<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
         let root = read_yaml(source, lookup, diagnostics)?;
         let Some(mapping) = root.as_mapping() else {
-            let problem = Problem::new("expected a mapping with `name`, `sources` and `sinks`")
-                .at(&root.span);
-            diagnostics.push(
-                problem.help("see `smartpulse schema`, or start from a file of config/pipelines"),
-            );
+            let problem = Problem::new("expected a mapping with `name`, `sources` and `sinks`").at(&root.span);
+            diagnostics.push(problem.help("see `smartpulse schema`, or start from a file of config/pipelines"));
             return None;
         };
         for entry in &mapping.entries {
             if !TOP_KEYS.contains(&&*entry.key.name) {
-                let problem =
-                    Problem::new(format!("unknown key `{}`", entry.key.name)).at(&entry.key.span);
+                let problem = Problem::new(format!("unknown key `{}`", entry.key.name)).at(&entry.key.span);
                 let help = advise(&entry.key.name, TOP_KEYS, "keys");
                 diagnostics.push(problem.path(&*entry.key.name).help(help));
             }
         }
-        let mut reader = SpecReader {
-            diagnostics,
-            ids: HashMap::new(),
-        };
+        let mut reader = SpecReader { diagnostics, ids: HashMap::new() };
         let name = reader.name(&root, mapping);
-        let description = mapping
-            .get("description")
-            .and_then(|entry| reader.text(entry, "description"));
+        let description = mapping.get("description").and_then(|entry| reader.text(entry, "description"));
         let mut section = |kind| reader.section(kind, &root, mapping);
-        let (sources, operators, sinks) = (
-            section(Kind::Source),
-            section(Kind::Operator),
-            section(Kind::Sink),
-        );
-        let tests = mapping
-            .get("tests")
-            .map(|entry| Located::new(entry.value.clone(), "tests", Some(&entry.key.span)));
-        let located = Located::new(
-            root.clone(),
-            "",
-            Some(&Span {
-                len: 0,
-                ..root.span.clone()
-            }),
-        );
-        let spec = Self {
-            name,
-            description,
-            sources,
-            operators,
-            sinks,
-            tests,
-            located,
-        };
+        let (sources, operators, sinks) = (section(Kind::Source), section(Kind::Operator), section(Kind::Sink));
+        let tests = mapping.get("tests").map(|entry| Located::new(entry.value.clone(), "tests", Some(&entry.key.span)));
+        let located = Located::new(root.clone(), "", Some(&Span { len: 0, ..root.span.clone() }));
+        let spec = Self { name, description, sources, operators, sinks, tests, located };
         graph::check(&spec, diagnostics);
         Some(spec)
     }
@@ -228,10 +179,7 @@ impl PipelineSpec {
 
     /// All components: sources, operators, sinks, each in the order written.
     pub fn components(&self) -> impl Iterator<Item = &ComponentSpec> {
-        self.sources
-            .iter()
-            .chain(&self.operators)
-            .chain(&self.sinks)
+        self.sources.iter().chain(&self.operators).chain(&self.sinks)
     }
 
     /// The component of that id.
@@ -241,11 +189,7 @@ impl PipelineSpec {
 
     /// Reports sources and operators that nothing reads from, except those whose type `produces_events`
     /// denies (an operator may exist for its side effect).
-    pub fn check_consumed(
-        &self,
-        produces_events: &dyn Fn(&str) -> bool,
-        diagnostics: &mut Diagnostics,
-    ) {
+    pub fn check_consumed(&self, produces_events: &dyn Fn(&str) -> bool, diagnostics: &mut Diagnostics) {
         graph::check_consumed(self, produces_events, diagnostics);
     }
 }
@@ -259,15 +203,8 @@ struct SpecReader<'d> {
 impl SpecReader<'_> {
     fn name(&mut self, root: &Node, mapping: &Mapping) -> String {
         let Some(entry) = mapping.get("name") else {
-            let start = Span {
-                len: 0,
-                ..root.span.clone()
-            };
-            self.diagnostics.push(
-                Problem::new("missing key `name`")
-                    .at(&start)
-                    .help("add `name: my-pipeline`"),
-            );
+            let start = Span { len: 0, ..root.span.clone() };
+            self.diagnostics.push(Problem::new("missing key `name`").at(&start).help("add `name: my-pipeline`"));
             return String::new();
         };
         let Some(name) = self.text(entry, "name") else {
@@ -275,14 +212,10 @@ impl SpecReader<'_> {
         };
         let valid = name.len() <= 64
             && name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.bytes().all(|byte| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte)
-            });
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
         if !valid {
-            let problem = Problem::new(format!("`{name}` cannot be the name of a pipeline"))
-                .at(&entry.value.span);
-            let help =
-                "use 1 to 64 lower-case letters, digits, `-` and `_`, starting with a letter";
+            let problem = Problem::new(format!("`{name}` cannot be the name of a pipeline")).at(&entry.value.span);
+            let help = "use 1 to 64 lower-case letters, digits, `-` and `_`, starting with a letter";
             self.diagnostics.push(problem.path("name").help(help));
         }
         name
@@ -295,44 +228,26 @@ impl SpecReader<'_> {
     fn section(&mut self, kind: Kind, root: &Node, top: &Mapping) -> Vec<ComponentSpec> {
         let section = kind.section();
         let Some(entry) = top.get(section).filter(|entry| !entry.value.is_empty()) else {
-            if kind != Kind::Operator {
+            if kind == Kind::Source {
                 let span = top.get(section).map(|entry| entry.key.span.clone());
-                let span = span.unwrap_or_else(|| Span {
-                    len: 0,
-                    ..root.span.clone()
-                });
-                let problem =
-                    Problem::new(format!("a pipeline needs at least one {}", kind.name()))
-                        .at(&span);
-                self.diagnostics.push(
-                    problem
-                        .path(section)
-                        .help(format!("add one under `{section}:`")),
-                );
+                let span = span.unwrap_or_else(|| Span { len: 0, ..root.span.clone() });
+                let problem = Problem::new(format!("a pipeline needs at least one {}", kind.name())).at(&span);
+                self.diagnostics.push(problem.path(section).help(format!("add one under `{section}:`")));
             }
             return Vec::new();
         };
         let Some(mapping) = entry.value.as_mapping() else {
-            let problem =
-                Problem::new(format!("`{section}` must be a mapping of ids")).at(&entry.key.span);
-            let help = format!(
-                "write each {} as `id: {{ type: .. }}`, without `-`",
-                kind.name()
-            );
+            let problem = Problem::new(format!("`{section}` must be a mapping of ids")).at(&entry.key.span);
+            let help = format!("write each {} as `id: {{ type: .. }}`, without `-`", kind.name());
             self.diagnostics.push(problem.path(section).help(help));
             return Vec::new();
         };
-        if mapping.entries.is_empty() && kind != Kind::Operator {
+        if mapping.entries.is_empty() && kind == Kind::Source {
             let problem = Problem::new(format!("a pipeline needs at least one {}", kind.name()));
             let help = format!("add one under `{section}:`");
-            self.diagnostics
-                .push(problem.at(&entry.key.span).path(section).help(help));
+            self.diagnostics.push(problem.at(&entry.key.span).path(section).help(help));
         }
-        mapping
-            .entries
-            .iter()
-            .filter_map(|entry| self.component(kind, entry))
-            .collect()
+        mapping.entries.iter().filter_map(|entry| self.component(kind, entry)).collect()
     }
 
     fn component(&mut self, kind: Kind, entry: &Entry) -> Option<ComponentSpec> {
@@ -346,76 +261,45 @@ impl SpecReader<'_> {
             self.diagnostics.push(problem.help(help));
         } else if let Some(first) = self.ids.get(&id) {
             let problem = at_key(format!("the id `{id}` is taken"));
-            let help = format!(
-                "ids are unique across sources, operators and sinks; the first is at {first}"
-            );
+            let help = format!("ids are unique across sources, operators and sinks; the first is at {first}");
             self.diagnostics.push(problem.help(help));
         } else {
             self.ids.insert(id.clone(), entry.key.span.clone());
         }
         let Some(mapping) = entry.value.as_mapping() else {
             let problem = at_key(format!("the {} `{id}` must be a mapping", kind.name()));
-            self.diagnostics
-                .push(problem.help("give it a `type` and its parameters"));
+            self.diagnostics.push(problem.help("give it a `type` and its parameters"));
             return None;
         };
         self.refuse_foreign(kind, mapping, &path);
         let retry = self.option::<RetryRef>(kind, mapping, "retry", &path);
         let parallelism = self.count(kind, mapping, "parallelism", PARALLELISM_MAX, &path);
         let buffer = self.count(kind, mapping, "buffer", BUFFER_MAX, &path);
-        let inputs = if kind == Kind::Source {
-            Vec::new()
-        } else {
-            self.inputs(mapping, &located, &id)
-        };
+        let inputs = if kind == Kind::Source { Vec::new() } else { self.inputs(mapping, &located, &id) };
         let Some(type_entry) = mapping.get("type") else {
-            self.diagnostics.push(
-                at_key("missing key `type`".into()).help("`smartpulse list` names the types"),
-            );
+            self.diagnostics.push(at_key("missing key `type`".into()).help("`smartpulse list` names the types"));
             return None;
         };
         let type_name = self.text(type_entry, &format!("{path}.type"))?;
-        let params = Node::mapping(
-            entry.value.span.clone(),
-            mapping.without(kind.common_keys()),
-        );
+        let params = Node::mapping(entry.value.span.clone(), mapping.without(kind.common_keys()));
         let type_span = type_entry.value.span.clone();
-        Some(ComponentSpec {
-            id,
-            kind,
-            type_name,
-            type_span,
-            inputs,
-            retry,
-            parallelism,
-            buffer,
-            params,
-            located,
-        })
+        Some(ComponentSpec { id, kind, type_name, type_span, inputs, retry, parallelism, buffer, params, located })
     }
 
     /// Options that belong to another kind, said so rather than called unknown.
     fn refuse_foreign(&mut self, kind: Kind, mapping: &Mapping, path: &str) {
         let foreign: &[(&str, &str)] = match kind {
             Kind::Source => &[
-                (
-                    "inputs",
-                    "a source reads from outside; name it in the `inputs` of others instead",
-                ),
-                (
-                    "retry",
-                    "the resource it reads from retries by itself; `retry` belongs to sinks",
-                ),
+                ("inputs", "a source reads from outside; name it in the `inputs` of others instead"),
+                ("retry", "the resource it reads from retries by itself; `retry` belongs to sinks"),
             ],
             Kind::Operator => &[("retry", "an operator does no I/O; `retry` belongs to sinks")],
             Kind::Sink => &[],
         };
         for (name, help) in foreign {
             if let Some(entry) = mapping.get(name) {
-                let problem =
-                    Problem::new(format!("{}s have no `{name}`", kind.name())).at(&entry.key.span);
-                self.diagnostics
-                    .push(problem.path(format!("{path}.{name}")).help(*help));
+                let problem = Problem::new(format!("{}s have no `{name}`", kind.name())).at(&entry.key.span);
+                self.diagnostics.push(problem.path(format!("{path}.{name}")).help(*help));
             }
         }
     }
@@ -427,66 +311,41 @@ impl SpecReader<'_> {
         name: &str,
         path: &str,
     ) -> Option<T> {
-        let entry = mapping
-            .get(name)
-            .filter(|_| kind.common_keys().contains(&name))?;
-        parse(
-            &entry.value,
-            &format!("{path}.{name}"),
-            Some(&entry.key.span),
-            self.diagnostics,
-        )
+        let entry = mapping.get(name).filter(|_| kind.common_keys().contains(&name))?;
+        parse(&entry.value, &format!("{path}.{name}"), Some(&entry.key.span), self.diagnostics)
     }
 
-    fn count(
-        &mut self,
-        kind: Kind,
-        mapping: &Mapping,
-        name: &str,
-        most: u64,
-        path: &str,
-    ) -> Option<u32> {
+    fn count(&mut self, kind: Kind, mapping: &Mapping, name: &str, most: u64, path: &str) -> Option<u32> {
         let count = self.option::<u64>(kind, mapping, name, path)?;
         if (1..=most).contains(&count) {
             return u32::try_from(count).ok();
         }
         let entry = mapping.get(name)?;
         let problem = Problem::new(format!("expected a number from 1 to {most}, found {count}"));
-        self.diagnostics
-            .push(problem.at(&entry.value.span).path(format!("{path}.{name}")));
+        self.diagnostics.push(problem.at(&entry.value.span).path(format!("{path}.{name}")));
         None
     }
 
     fn inputs(&mut self, mapping: &Mapping, located: &Located, id: &str) -> Vec<Input> {
         let none = |message: String| {
-            located.problem(
-                "inputs",
-                message,
-                Some("list the ids it reads from: `inputs: [..]`".into()),
-            )
+            located.problem("inputs", message, Some("list the ids it reads from: `inputs: [..]`".into()))
         };
         let Some(entry) = mapping.get("inputs") else {
-            self.diagnostics
-                .push(none(format!("`{id}` has no `inputs`")));
+            self.diagnostics.push(none(format!("`{id}` has no `inputs`")));
             return Vec::new();
         };
         let path = format!("{}.inputs", located.path);
-        let Some(ids) =
-            parse::<Vec<String>>(&entry.value, &path, Some(&entry.key.span), self.diagnostics)
-        else {
+        let Some(ids) = parse::<Vec<String>>(&entry.value, &path, Some(&entry.key.span), self.diagnostics) else {
             return Vec::new();
         };
         if ids.is_empty() {
-            self.diagnostics
-                .push(none(format!("`{id}` has no `inputs`")));
+            self.diagnostics.push(none(format!("`{id}` has no `inputs`")));
         }
         let items = entry.value.as_sequence().unwrap_or_default();
-        ids.into_iter()
-            .zip(items)
-            .map(|(id, node)| Input {
-                id,
-                span: node.span.clone(),
-            })
-            .collect()
+        let input = |(text, node): (String, &Node)| match text.split_once('.') {
+            Some((id, port)) => Input { id: id.to_owned(), port: Some(port.to_owned()), span: node.span.clone() },
+            None => Input { id: text, port: None, span: node.span.clone() },
+        };
+        ids.into_iter().zip(items).map(input).collect()
     }
 }

@@ -69,9 +69,7 @@ impl Drop for Ack {
 impl Drop for Share {
     fn drop(&mut self) {
         // The source may have gone first, at an abort: nobody is left to tell.
-        let _ = self
-            .resolved
-            .send(Resolution { number: self.number, delivered: !self.failed.load(Ordering::Acquire) });
+        let _ = self.resolved.send(Resolution { number: self.number, delivered: !self.failed.load(Ordering::Acquire) });
     }
 }
 

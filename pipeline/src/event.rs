@@ -1,6 +1,7 @@
 //! What flows through a graph: events, in batches.
 
 use crate::ack::Ack;
+use crate::state::KeyState;
 use crate::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -106,12 +107,70 @@ pub struct Batch {
     /// True when the input may have lost events before this batch (a pub/sub that reconnected): whoever holds
     /// copies must not trust them any more.
     pub after_loss: bool,
+    /// The keyed state that becomes durable with the batch. Kept by the runtime; it outlives events that are
+    /// dropped further down.
+    pub(crate) state: Vec<KeyState>,
 }
 
 impl Batch {
     /// A batch of events under one ack.
     #[must_use]
     pub fn new(events: Vec<Event>, ack: Ack, time: Timestamp) -> Self {
-        Self { events, ack, time, after_loss: false }
+        Self { events, ack, time, after_loss: false, state: Vec::new() }
+    }
+
+    /// Appends a later batch; both acks and both states are now due together.
+    pub fn join(&mut self, mut later: Self) {
+        self.events.append(&mut later.events);
+        self.state.append(&mut later.state);
+        self.after_loss |= later.after_loss;
+        self.ack.join(later.ack);
+    }
+
+    /// Splits off the events from `at` on. Each part holds a share of the ack; the state goes with the later
+    /// part, so that it is never durable before all of the batch is.
+    #[must_use]
+    pub fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            events: self.events.split_off(at),
+            ack: self.ack.share(),
+            time: self.time,
+            after_loss: false,
+            state: std::mem::take(&mut self.state),
+        }
+    }
+
+    /// A copy for another output, with a share of the ack. State stays with the original: a stateful chain ends
+    /// in one sink.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            events: self.events.clone(),
+            ack: self.ack.share(),
+            time: self.time,
+            after_loss: self.after_loss,
+            state: Vec::new(),
+        }
+    }
+
+    /// The same batch with other events.
+    #[must_use]
+    pub fn with_events(&self, events: Vec<Event>) -> Self {
+        Self { events, ..self.copy_empty() }
+    }
+
+    /// Nothing is left to do but to resolve the ack.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.events.is_empty() && self.state.is_empty() && !self.after_loss
+    }
+
+    fn copy_empty(&self) -> Self {
+        Self {
+            events: Vec::new(),
+            ack: self.ack.share(),
+            time: self.time,
+            after_loss: self.after_loss,
+            state: Vec::new(),
+        }
     }
 }

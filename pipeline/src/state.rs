@@ -58,6 +58,9 @@ pub enum Origin {
     /// The payload is an encoded event ([`crate::message::encode_event`]); the running graph hands it to the
     /// sink that refused it. Sinks are idempotent per key and version, so this is safe at any time.
     Sink,
+    /// The payload is an encoded event that an operator refused: mend the pipeline and let the source give it
+    /// again (`smartpulse resnapshot`, or `smartpulse position reset`).
+    Operator,
     /// The payload is a message that could not be read; it is published to this topic again.
     Topic(String),
     /// The input was a file: mend the file and run again.
@@ -119,7 +122,8 @@ pub trait Store: Send + Sync {
     /// Forgets the state of `chain`.
     async fn reset_state(&self, chain: &str) -> Result<()>;
 
-    /// Stores dead letters durably; the same letter (pipeline, component, key, version, payload) once.
+    /// Stores dead letters durably; the same letter (pipeline, component, key, version, payload) once: when it
+    /// is there already, its reason, attempts and time are renewed and a request for its replay is withdrawn.
     async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<()>;
     /// Lists dead letters, newest first.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<StoredDeadLetter>>;
@@ -127,8 +131,8 @@ pub trait Store: Send + Sync {
     async fn dead_letter(&self, id: i64) -> Result<Option<StoredDeadLetter>>;
     /// Asks the running graph to take the letter in again; false when there is none such.
     async fn request_replay(&self, id: i64) -> Result<bool>;
-    /// The letters of a pipeline whose replay was requested, oldest first, at most `limit`.
-    async fn requested_replays(&self, pipeline: &str, limit: usize) -> Result<Vec<StoredDeadLetter>>;
+    /// The letters of a component whose replay was requested, oldest first, at most `limit`.
+    async fn requested_replays(&self, pipeline: &str, component: &str, limit: usize) -> Result<Vec<StoredDeadLetter>>;
     /// Removes letters, and says how many they were.
     async fn remove_dead_letters(&self, ids: &[i64]) -> Result<usize>;
 }

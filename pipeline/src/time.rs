@@ -71,9 +71,7 @@ mod tests {
 
     #[test]
     fn text_is_rfc_3339_utc_with_milliseconds_and_back() {
-        for (text, millis) in
-            [("1970-01-01T00:00:00.000Z", 0), ("2016-02-29T23:59:59.999Z", 1_456_790_399_999)]
-        {
+        for (text, millis) in [("1970-01-01T00:00:00.000Z", 0), ("2016-02-29T23:59:59.999Z", 1_456_790_399_999)] {
             assert_eq!(Timestamp::from_millis(millis).to_string(), text);
             assert_eq!(text.parse::<Timestamp>().unwrap().as_millis(), millis);
         }

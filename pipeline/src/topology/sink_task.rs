@@ -1,0 +1,187 @@
+//! The task of a sink: write, retry, set aside, make state durable, resolve the ack. In this order.
+
+use super::chain::{Desk, Gate};
+use super::retry::{Backoff, until_durable};
+use crate::ack::Ack;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Batch;
+use crate::message::decode_event;
+use crate::sink::Sink;
+use crate::state::{DeadLetter, Origin};
+use crate::time::Timestamp;
+use smartpulse_config::RetryPolicy;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How often a sink looks for dead letters that were asked to be replayed: a person waits for it.
+const REPLAY_POLL: Duration = Duration::from_secs(1);
+
+/// Letters that are taken in again at once.
+const REPLAYS_MAX: usize = 100;
+
+pub(crate) struct SinkTask {
+    pub sink: Box<dyn Sink>,
+    pub receiver: mpsc::Receiver<Batch>,
+    pub gate: Arc<Gate>,
+    pub desk: Desk,
+    pub policy: RetryPolicy,
+    /// Where the chain's keyed state is kept, if it has any.
+    pub state_chain: Option<Arc<str>>,
+    /// False for a run that starts fresh: it has no dead letters to take in again.
+    pub durable: bool,
+}
+
+impl SinkTask {
+    pub async fn run(mut self) -> Result<()> {
+        let mut replay = tokio::time::interval(REPLAY_POLL);
+        replay.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                batch = self.receiver.recv() => match batch {
+                    Some(batch) => {
+                        self.desk.metrics.queue_batches.set(self.receiver.len() as i64);
+                        self.handle(batch).await?;
+                        self.gate.leave();
+                    }
+                    None => return self.sink.close().await,
+                },
+                _ = replay.tick(), if self.durable => self.replay().await?,
+            }
+        }
+    }
+
+    async fn handle(&mut self, batch: Batch) -> Result<()> {
+        let started = Instant::now();
+        let metrics = &self.desk.metrics;
+        metrics.events_in.inc_by(batch.events.len() as u64);
+        metrics.batch_events.observe(batch.events.len() as f64);
+        let letters =
+            if batch.events.is_empty() && !batch.after_loss { Vec::new() } else { self.write(&batch).await? };
+        self.desk.metrics.events_out.inc_by((batch.events.len() - letters.len()) as u64);
+        self.desk.put(letters).await?;
+        if let (Some(chain), false) = (&self.state_chain, batch.state.is_empty()) {
+            until_durable("keyed state", || self.desk.store.commit_state(chain, &batch.state)).await?;
+        }
+        batch.ack.delivered();
+        self.desk.metrics.latency_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Writes a batch and gives the letters of the events that were refused.
+    async fn write(&mut self, batch: &Batch) -> Result<Vec<DeadLetter>> {
+        match self.attempt(batch).await? {
+            Attempt::Written(letters) => Ok(letters),
+            // One event may be at fault for all: each gets its own chance.
+            Attempt::Refused(..) if batch.events.len() > 1 => {
+                let mut letters = Vec::new();
+                for event in &batch.events {
+                    let single = Batch::new(vec![event.clone()], Ack::none(), batch.time);
+                    match self.attempt(&single).await? {
+                        Attempt::Written(more) => letters.extend(more),
+                        Attempt::Refused(reason, attempts) => letters.extend(self.letters(&single, &reason, attempts)),
+                    }
+                }
+                Ok(letters)
+            }
+            Attempt::Refused(reason, attempts) => Ok(self.letters(batch, &reason, attempts)),
+        }
+    }
+
+    fn letters(&self, batch: &Batch, reason: &str, attempts: u32) -> Vec<DeadLetter> {
+        let component = &self.desk.component;
+        batch
+            .events
+            .iter()
+            .map(|event| self.desk.letter(component, event, reason, attempts, Timestamp::now()))
+            .collect()
+    }
+
+    /// Tries as often as the policy says. An outage does not count as a try: it is waited for.
+    async fn attempt(&mut self, batch: &Batch) -> Result<Attempt> {
+        let mut backoff = Backoff::new(&self.policy);
+        let mut outage: Option<Instant> = None;
+        loop {
+            let error = match self.sink.write(batch).await {
+                Ok(rejected) => {
+                    if let Some(since) = outage {
+                        tracing::info!(component = %self.desk.component, outage = ?since.elapsed(), "sink recovered");
+                    }
+                    let letters = rejected
+                        .iter()
+                        .filter_map(|refused| {
+                            let event = batch.events.get(refused.index)?;
+                            let component = &self.desk.component;
+                            Some(self.desk.letter(component, event, &refused.reason, 1, Timestamp::now()))
+                        })
+                        .collect();
+                    return Ok(Attempt::Written(letters));
+                }
+                Err(error) => error,
+            };
+            let delay = match error.kind() {
+                ErrorKind::Fatal => return Err(self.fatal(error)),
+                ErrorKind::Rejected => return Ok(Attempt::Refused(error.chain(), backoff.attempts() + 1)),
+                ErrorKind::Transient => match backoff.next_delay() {
+                    Some(delay) => delay,
+                    None => return Ok(Attempt::Refused(error.chain(), backoff.attempts())),
+                },
+                ErrorKind::Unavailable => {
+                    if outage.is_none() {
+                        tracing::warn!(component = %self.desk.component, error = error.chain(), "sink is away; waiting for it");
+                        outage = Some(Instant::now());
+                    }
+                    backoff.outage_delay()
+                }
+            };
+            self.desk.metrics.retries.inc();
+            tracing::debug!(component = %self.desk.component, error = error.chain(), ?delay, "retrying");
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    fn fatal(&self, error: Error) -> Error {
+        Error::fatal(format!("sink {} of pipeline {} failed", self.desk.component, self.desk.pipeline)).because(error)
+    }
+
+    /// Takes in dead letters that someone asked to replay.
+    async fn replay(&mut self) -> Result<()> {
+        let (pipeline, component) = (self.desk.pipeline.clone(), self.desk.component.clone());
+        let requested = match self.desk.store.requested_replays(&pipeline, &component, REPLAYS_MAX).await {
+            Ok(requested) => requested,
+            Err(error) => {
+                // Not worth stopping for: the next look comes in a second.
+                tracing::warn!(error = error.chain(), "cannot look for dead letters to replay");
+                return Ok(());
+            }
+        };
+        for stored in requested.into_iter().filter(|stored| stored.letter.origin == Origin::Sink) {
+            let event = match decode_event(&stored.letter.payload) {
+                Ok(event) => event,
+                Err(error) => {
+                    let letter = DeadLetter { reason: error.chain(), ..stored.letter };
+                    self.desk.put(vec![letter]).await?;
+                    continue;
+                }
+            };
+            let batch = Batch::new(vec![event], Ack::none(), Timestamp::now());
+            self.desk.metrics.events_in.inc();
+            let letters = self.write(&batch).await?;
+            if letters.is_empty() {
+                self.desk.metrics.events_out.inc();
+                let done = [stored.id];
+                until_durable("dead letters", || self.desk.store.remove_dead_letters(&done)).await?;
+                tracing::info!(component = %self.desk.component, id = stored.id, "dead letter replayed");
+            } else {
+                self.desk.put(letters).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Attempt {
+    Written(Vec<DeadLetter>),
+    Refused(String, u32),
+}
