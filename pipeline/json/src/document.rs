@@ -46,7 +46,7 @@ impl Document {
         }
     }
 
-    /// The same as [`Document::parse`], at a third of the cost if the text is the next version of
+    /// The same as [`Document::parse`], but cheaper (`benches/diff.rs`) if the text is the next version of
     /// `previous`: members that repeat it are compared, not scanned.
     ///
     /// # Errors

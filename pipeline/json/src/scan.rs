@@ -1,7 +1,7 @@
 //! The scanner: full RFC 8259 validation in one pass that leaves the members of an object behind.
 //!
 //! Input is a `&str`, so UTF-8 is already certain. Strings are scanned eight bytes at a time. Cost: about
-//! half a nanosecond per byte of a flat row, no allocation below [`MEMBERS_INLINE`] members.
+//! 1.3 nanoseconds per byte of a flat row at 2 GHz, no allocation below [`MEMBERS_INLINE`] members.
 
 use smallvec::SmallVec;
 
@@ -259,6 +259,14 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn digits(&self, start: usize) -> Scan<usize> {
         let mut at = start;
+        // How many digits there are cannot be predicted, so they are counted eight at a time.
+        while let Some(word) = self.bytes.get(at..).and_then(<[u8]>::first_chunk) {
+            let digits = leading_digits(u64::from_le_bytes(*word));
+            at += digits;
+            if digits < 8 {
+                return if at == start { syntax("a digit", at) } else { Ok(at) };
+            }
+        }
         while self.at(at).is_ascii_digit() {
             at += 1;
         }
@@ -322,17 +330,30 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// A word with 1 in every byte.
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+
+/// The high bit of every byte.
+const HIGH: u64 = ONES << 7;
+
 /// The high bit of every byte that is a quote, a backslash or a control character. Borrows may mark bytes
 /// above the first such byte too, so only the lowest mark counts.
 #[inline(always)]
 fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let zero_bytes = |word: u64| word.wrapping_sub(ONES) & !word;
     let quote = zero_bytes(word ^ (ONES * b'"' as u64));
     let backslash = zero_bytes(word ^ (ONES * b'\\' as u64));
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     (quote | backslash | control) & HIGH
+}
+
+/// How many of the bytes, from the lowest, are digits.
+#[inline(always)]
+fn leading_digits(word: u64) -> usize {
+    // A digit becomes 0 to 9; what is above 9 carries into the high bit of its byte.
+    let values = word ^ (ONES * b'0' as u64);
+    let above = ((values & (ONES * 0x7f)) + ONES * (0x7f - 9)) | values;
+    (above & HIGH).trailing_zeros() as usize / 8
 }
 
 #[cold]
