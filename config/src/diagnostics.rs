@@ -32,12 +32,7 @@ pub struct Problem {
 impl Problem {
     /// A problem without a position.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            span: None,
-            path: String::new(),
-            message: message.into(),
-            help: None,
-        }
+        Self { span: None, path: String::new(), message: message.into(), help: None }
     }
 
     /// The problem at a position.
@@ -66,6 +61,8 @@ impl Problem {
 #[derive(Clone, Default)]
 pub struct Diagnostics {
     problems: Vec<Problem>,
+    /// Texts in the order they were read, which is the order they are reported in.
+    order: Vec<Arc<SourceText>>,
     /// Problems that were counted only.
     dropped: usize,
     redactions: Vec<Span>,
@@ -85,9 +82,7 @@ impl Diagnostics {
             return;
         }
         let same = |known: &Problem| match (&known.span, &problem.span) {
-            (Some(known_span), Some(span)) => {
-                known_span == span && known.message == problem.message
-            }
+            (Some(known_span), Some(span)) => known_span == span && known.message == problem.message,
             _ => *known == problem,
         };
         if !self.problems.iter().any(same) {
@@ -97,12 +92,22 @@ impl Diagnostics {
 
     /// Adds the problems of another list.
     pub fn extend(&mut self, other: Self) {
+        for source in &other.order {
+            self.order(source);
+        }
         for problem in other.problems {
             self.push(problem);
         }
         self.dropped += other.dropped;
         self.redactions.extend(other.redactions);
         self.secrets.extend(other.secrets);
+    }
+
+    /// Says that the problems of `source` come after those of the texts named before.
+    pub(crate) fn order(&mut self, source: &Arc<SourceText>) {
+        if !self.order.iter().any(|known| Arc::ptr_eq(known, source)) {
+            self.order.push(Arc::clone(source));
+        }
     }
 
     /// Hides a stretch of source text in every excerpt.
@@ -133,24 +138,16 @@ impl Diagnostics {
         self.problems.len() >= KEPT_MAX
     }
 
-    /// The problems: those without a position first, then text by text in the order the texts were first
-    /// complained about, by position.
+    /// The problems: those without a position first, then text by text in the order the texts were
+    /// read, by position.
     pub fn problems(&self) -> Vec<&Problem> {
-        let mut order: Vec<&Arc<SourceText>> = Vec::new();
-        for span in self
-            .problems
-            .iter()
-            .filter_map(|problem| problem.span.as_ref())
-        {
+        let mut order: Vec<&Arc<SourceText>> = self.order.iter().collect();
+        for span in self.problems.iter().filter_map(|problem| problem.span.as_ref()) {
             if !order.iter().any(|known| Arc::ptr_eq(known, &span.source)) {
                 order.push(&span.source);
             }
         }
-        let rank = |span: &Span| {
-            order
-                .iter()
-                .position(|known| Arc::ptr_eq(known, &span.source))
-        };
+        let rank = |span: &Span| order.iter().position(|known| Arc::ptr_eq(known, &span.source));
         let mut sorted: Vec<_> = self.problems.iter().collect();
         sorted.sort_by_key(|problem| problem.span.as_ref().map(|span| (rank(span), span.offset)));
         sorted
@@ -219,14 +216,10 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let distance = |candidate: &str| {
         let candidate = candidate.to_lowercase();
         // A word cut short, or with a unit too many: `chan`, `attempts_max`.
-        let extends = word.len() >= 3 && candidate.starts_with(&word)
-            || candidate.len() >= 3 && word.starts_with(&candidate);
+        let extends =
+            word.len() >= 3 && candidate.starts_with(&word) || candidate.len() >= 3 && word.starts_with(&candidate);
         let distance = strsim::damerau_levenshtein(&word, &candidate);
-        if extends {
-            distance.min(distance_max)
-        } else {
-            distance
-        }
+        if extends { distance.min(distance_max) } else { distance }
     };
     candidates
         .into_iter()
@@ -238,11 +231,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// Advice for a word that is not in a list: its nearest spelling, else the list. `noun` is plural.
-pub(crate) fn advise<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-    noun: &str,
-) -> String {
+pub(crate) fn advise<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, noun: &str) -> String {
     /// A longer list is cut: the schema command shows all.
     const LISTED_MAX: usize = 24;
     let candidates: Vec<_> = candidates.into_iter().collect();
@@ -252,11 +241,7 @@ pub(crate) fn advise<'a>(
     if candidates.is_empty() {
         return format!("there are no {noun} here");
     }
-    let mut list: Vec<_> = candidates
-        .iter()
-        .take(LISTED_MAX)
-        .map(|name| format!("`{name}`"))
-        .collect();
+    let mut list: Vec<_> = candidates.iter().take(LISTED_MAX).map(|name| format!("`{name}`")).collect();
     if candidates.len() > LISTED_MAX {
         list.push(format!("and {} more", candidates.len() - LISTED_MAX));
     }

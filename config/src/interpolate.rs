@@ -74,18 +74,10 @@ pub(crate) fn interpolate(
         }
     }
     out.push_str(rest);
-    if failures.is_empty() {
-        Ok(Some((out, origin)))
-    } else {
-        Err(failures)
-    }
+    if failures.is_empty() { Ok(Some((out, origin))) } else { Err(failures) }
 }
 
-fn expand(
-    reference: &str,
-    source: &SourceText,
-    lookup: Lookup<'_>,
-) -> Result<(String, Origin), Failure> {
+fn expand(reference: &str, source: &SourceText, lookup: Lookup<'_>) -> Result<(String, Origin), Failure> {
     if let Some(variable) = reference.strip_prefix("env:") {
         let (name, fallback) = match variable.split_once(":-") {
             Some((name, fallback)) => (name, Some(fallback)),
@@ -104,14 +96,9 @@ fn expand(
     })
 }
 
-fn expand_variable(
-    name: &str,
-    fallback: Option<&str>,
-    lookup: Lookup<'_>,
-) -> Result<(String, Origin), Failure> {
+fn expand_variable(name: &str, fallback: Option<&str>, lookup: Lookup<'_>) -> Result<(String, Origin), Failure> {
     let valid = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.is_empty() || !name.chars().all(valid) || name.starts_with(|c: char| c.is_ascii_digit())
-    {
+    if name.is_empty() || !name.chars().all(valid) || name.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(Failure {
             message: format!("`{name}` is not the name of an environment variable"),
             help: "names consist of letters, digits and `_`".into(),
@@ -133,16 +120,11 @@ fn read_file(path: &str, source: &SourceText) -> Result<String, Failure> {
     let full = source.directory().join(path);
     let failure = |why: String| Failure {
         message: format!("cannot read `{path}`: {why}"),
-        help: format!(
-            "looked for {}; a relative path is relative to the YAML file",
-            full.display()
-        ),
+        help: format!("looked for {}; a relative path is relative to the YAML file", full.display()),
     };
     let mut bytes = Vec::new();
     let file = File::open(&full).map_err(|error| failure(error.to_string()))?;
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failure(error.to_string()))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| failure(error.to_string()))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(failure(format!("it is larger than {FILE_BYTES_MAX} bytes")));
     }

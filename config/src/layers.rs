@@ -47,13 +47,9 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// No files and no sets, but the environment of this process. Variables that are not UTF-8 are left out.
     pub fn from_process() -> Self {
-        let env = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        Self {
-            env: env.collect(),
-            ..Self::default()
-        }
+        let env =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self { env: env.collect(), ..Self::default() }
     }
 
     /// Looks a variable up, as [`read_yaml`] wants it.
@@ -91,16 +87,9 @@ pub(crate) fn load(options: &LoadOptions) -> Result<Settings, Diagnostics> {
 /// The settings of the merged tree.
 fn typed(node: &Node, environment: &Chosen, diagnostics: &mut Diagnostics) -> Option<Settings> {
     let mapping = node.as_mapping()?;
-    let resources = mapping
-        .get("resources")
-        .map(|entry| resources(entry, diagnostics))
-        .unwrap_or_default();
+    let resources = mapping.get("resources").map(|entry| resources(entry, diagnostics)).unwrap_or_default();
     let mut rest = mapping.without(&["resources", "environment"]);
-    rest.entries.push(scalar_entry(
-        "environment",
-        &environment.name,
-        &Span::start_of(&environment.source),
-    ));
+    rest.entries.push(scalar_entry("environment", &environment.name, &Span::start_of(&environment.source)));
     let node = Node::mapping(node.span.clone(), rest);
     let schema = schemars::schema_for!(Settings);
     let mut settings: Settings = parse_with_schema(&node, "", None, &schema, diagnostics)?;
@@ -110,12 +99,7 @@ fn typed(node: &Node, environment: &Chosen, diagnostics: &mut Diagnostics) -> Op
 
 fn resources(section: &Entry, diagnostics: &mut Diagnostics) -> BTreeMap<String, ResourceSpec> {
     let mut resources = BTreeMap::new();
-    for entry in section
-        .value
-        .as_mapping()
-        .into_iter()
-        .flat_map(|mapping| &mapping.entries)
-    {
+    for entry in section.value.as_mapping().into_iter().flat_map(|mapping| &mapping.entries) {
         let name = entry.key.name.to_string();
         let path = format!("resources.{name}");
         let located = Located::new(entry.value.clone(), &path, Some(&entry.key.span));
@@ -134,25 +118,11 @@ fn resources(section: &Entry, diagnostics: &mut Diagnostics) -> BTreeMap<String,
             continue;
         };
         let anchor = Some(&type_entry.key.span);
-        let type_name = parse::<String>(
-            &type_entry.value,
-            &format!("{path}.type"),
-            anchor,
-            diagnostics,
-        );
+        let type_name = parse::<String>(&type_entry.value, &format!("{path}.type"), anchor, diagnostics);
         let Some(type_name) = type_name else { continue };
         let params = Node::mapping(entry.value.span.clone(), mapping.without(&["type"]));
         let type_span = type_entry.value.span.clone();
-        resources.insert(
-            name.clone(),
-            ResourceSpec {
-                name,
-                type_name,
-                type_span,
-                params,
-                located,
-            },
-        );
+        resources.insert(name.clone(), ResourceSpec { name, type_name, type_span, params, located });
     }
     resources
 }
@@ -169,40 +139,20 @@ fn environment(options: &LoadOptions, diagnostics: &mut Diagnostics) -> Chosen {
         let value = options.env.get(name).filter(|value| !value.is_empty())?;
         Some((format!("environment variable {name}"), value.clone()))
     };
-    let given = options
-        .environment
-        .clone()
-        .map(|value| ("--env".to_owned(), value));
-    let given = given
-        .or_else(|| variable("SMARTPULSE_ENV"))
-        .or_else(|| variable("SMARTPULSE__ENVIRONMENT"));
+    let given = options.environment.clone().map(|value| ("--env".to_owned(), value));
+    let given = given.or_else(|| variable("SMARTPULSE_ENV")).or_else(|| variable("SMARTPULSE__ENVIRONMENT"));
     let explicit = given.is_some();
     let (by, name) = given.unwrap_or_else(|| ("built-in default".into(), "development".into()));
     let source = SourceText::variable(by, &*name);
     // The name becomes part of a path.
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
     if !plain || name.is_empty() || name.len() > 64 || ["default", "local"].contains(&&*name) {
         let problem = Problem::new(format!("`{name}` cannot be the name of an environment"));
         let help = "use lower-case letters, digits, `-` and `_`; `default` and `local` are taken";
-        diagnostics.push(
-            problem
-                .at(&Span::start_of(&source))
-                .path("environment")
-                .help(help),
-        );
-        return Chosen {
-            name: "development".into(),
-            source,
-            explicit: false,
-        };
+        diagnostics.push(problem.at(&Span::start_of(&source)).path("environment").help(help));
+        return Chosen { name: "development".into(), source, explicit: false };
     }
-    Chosen {
-        name,
-        source,
-        explicit,
-    }
+    Chosen { name, source, explicit }
 }
 
 /// All layers that could be read, first to last.
@@ -215,11 +165,7 @@ fn layers(options: &LoadOptions, environment: &Chosen, diagnostics: &mut Diagnos
     let mut layers = Vec::new();
     for text in &texts {
         // A file of comments only changes nothing.
-        if text
-            .text()
-            .lines()
-            .all(|line| matches!(line.trim_start().bytes().next(), None | Some(b'#')))
-        {
+        if text.text().lines().all(|line| matches!(line.trim_start().bytes().next(), None | Some(b'#'))) {
             continue;
         }
         if let Some(layer) = read_yaml(text, &lookup, diagnostics) {
@@ -227,11 +173,7 @@ fn layers(options: &LoadOptions, environment: &Chosen, diagnostics: &mut Diagnos
             layers.push(layer);
         }
     }
-    for (name, value) in options
-        .env
-        .iter()
-        .filter(|(name, _)| name.starts_with(PREFIX))
-    {
+    for (name, value) in options.env.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
         let path = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
         if path != "environment" {
             let source = SourceText::variable(format!("environment variable {name}"), &**value);
@@ -241,19 +183,16 @@ fn layers(options: &LoadOptions, environment: &Chosen, diagnostics: &mut Diagnos
     for set in &options.sets {
         let Some((path, value)) = set.split_once('=') else {
             let source = SourceText::variable("--set", &**set);
+            diagnostics.order(&source);
             let problem = Problem::new("expected `path=value`").at(&Span::start_of(&source));
             diagnostics.push(problem.help("for example `--set cache.l1_ttl_s=300`"));
             continue;
         };
         let source = SourceText::variable(format!("--set {path}"), value);
         if path == "environment" {
-            let problem =
-                Problem::new("the environment is not chosen by --set").at(&Span::start_of(&source));
-            diagnostics.push(
-                problem
-                    .path("environment")
-                    .help("use `--env` or `SMARTPULSE_ENV`"),
-            );
+            diagnostics.order(&source);
+            let problem = Problem::new("the environment is not chosen by --set").at(&Span::start_of(&source));
+            diagnostics.push(problem.path("environment").help("use `--env` or `SMARTPULSE_ENV`"));
             continue;
         }
         layers.extend(value_layer(path, value, &source, diagnostics));
@@ -262,12 +201,7 @@ fn layers(options: &LoadOptions, environment: &Chosen, diagnostics: &mut Diagnos
 }
 
 /// The files of the folder that exist.
-fn files(
-    directory: &Path,
-    environment: &Chosen,
-    texts: &mut Vec<Arc<SourceText>>,
-    diagnostics: &mut Diagnostics,
-) {
+fn files(directory: &Path, environment: &Chosen, texts: &mut Vec<Arc<SourceText>>, diagnostics: &mut Diagnostics) {
     if !directory.is_dir() {
         let problem = Problem::new(format!("there is no folder {}", directory.display()));
         diagnostics.push(problem.help("check the path of the configuration folder"));
@@ -305,55 +239,31 @@ fn environments(directory: &Path) -> Vec<String> {
 }
 
 fn refuse_environment(layer: &Node, environment: &Chosen, diagnostics: &mut Diagnostics) {
-    let Some(entry) = layer
-        .as_mapping()
-        .and_then(|mapping| mapping.get("environment"))
-    else {
+    let Some(entry) = layer.as_mapping().and_then(|mapping| mapping.get("environment")) else {
         return;
     };
     if entry.value.as_text() != Some(&environment.name) {
-        let message = format!(
-            "the environment is `{}`, and a file cannot change it",
-            environment.name
-        );
-        let problem = Problem::new(message)
-            .at(&entry.value.span)
-            .path("environment");
+        let message = format!("the environment is `{}`, and a file cannot change it", environment.name);
+        let problem = Problem::new(message).at(&entry.value.span).path("environment");
         diagnostics.push(problem.help("remove the key; choose with `--env` or `SMARTPULSE_ENV`"));
     }
 }
 
 /// The layer of one variable or `--set`. A value that starts with `[` or `{` is YAML; any other is a scalar.
-fn value_layer(
-    path: &str,
-    value: &str,
-    source: &Arc<SourceText>,
-    diagnostics: &mut Diagnostics,
-) -> Option<Node> {
+fn value_layer(path: &str, value: &str, source: &Arc<SourceText>, diagnostics: &mut Diagnostics) -> Option<Node> {
+    diagnostics.order(source);
     let span = Span::start_of(source);
     let steps: Vec<_> = path.split('.').collect();
     if steps.iter().any(|step| step.is_empty()) || steps.len() >= DEPTH_MAX {
         let problem = Problem::new("this is not a path of settings").at(&span);
-        diagnostics
-            .push(problem.help("write it as `SMARTPULSE__API__LISTEN` or `--set api.listen=..`"));
+        diagnostics.push(problem.help("write it as `SMARTPULSE__API__LISTEN` or `--set api.listen=..`"));
         return None;
     }
     let from_environment = source.name().starts_with("environment variable");
     // A variable may carry a secret; an argument, which every user of the machine can list, may not.
-    let origin = if from_environment {
-        Origin::Outside
-    } else {
-        Origin::Literal
-    };
-    let scalar = Scalar {
-        text: value.into(),
-        style: Style::Plain,
-        origin,
-    };
-    let mut node = Node {
-        span: span.clone(),
-        value: NodeValue::Scalar(scalar),
-    };
+    let origin = if from_environment { Origin::Outside } else { Origin::Literal };
+    let scalar = Scalar { text: value.into(), style: Style::Plain, origin };
+    let mut node = Node { span: span.clone(), value: NodeValue::Scalar(scalar) };
     if value.starts_with(['[', '{']) {
         let mut problems = Diagnostics::new();
         match read_yaml(source, &|_| None, &mut problems) {
@@ -367,37 +277,16 @@ fn value_layer(
         }
     }
     for step in steps.into_iter().rev() {
-        let key = Key {
-            name: step.into(),
-            span: span.clone(),
-        };
-        node = Node::mapping(
-            span.clone(),
-            Mapping {
-                entries: vec![Entry { key, value: node }],
-            },
-        );
+        let key = Key { name: step.into(), span: span.clone() };
+        node = Node::mapping(span.clone(), Mapping { entries: vec![Entry { key, value: node }] });
     }
     Some(node)
 }
 
 fn scalar_entry(name: &str, text: &str, span: &Span) -> Entry {
-    let scalar = Scalar {
-        text: text.into(),
-        style: Style::Quoted,
-        origin: Origin::Literal,
-    };
-    let value = Node {
-        span: span.clone(),
-        value: NodeValue::Scalar(scalar),
-    };
-    Entry {
-        key: Key {
-            name: name.into(),
-            span: span.clone(),
-        },
-        value,
-    }
+    let scalar = Scalar { text: text.into(), style: Style::Quoted, origin: Origin::Literal };
+    let value = Node { span: span.clone(), value: NodeValue::Scalar(scalar) };
+    Entry { key: Key { name: name.into(), span: span.clone() }, value }
 }
 
 /// The schema of one layer: the settings' own, with resources, with defaults, and nothing required.
@@ -415,11 +304,7 @@ pub(crate) fn layer_schema() -> Schema {
     let mut value = Value::from(schema);
     value["properties"]["resources"] = resources;
     let mut ignored = Diagnostics::new();
-    let defaults = read_yaml(
-        &SourceText::file("default.yaml", DEFAULT_YAML),
-        &|_| None,
-        &mut ignored,
-    );
+    let defaults = read_yaml(&SourceText::file("default.yaml", DEFAULT_YAML), &|_| None, &mut ignored);
     if let Some(defaults) = defaults {
         fill_in_defaults(&mut value, "", &anything(&defaults));
     }
@@ -440,11 +325,7 @@ fn fill_in_defaults(root: &mut Value, pointer: &str, defaults: &Value) {
         let (Some(property), Some(default)) = (property.as_object_mut(), defaults.get(name)) else {
             continue;
         };
-        match property
-            .get("$ref")
-            .and_then(Value::as_str)
-            .and_then(|target| target.strip_prefix('#'))
-        {
+        match property.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#')) {
             Some(target) if default.is_object() => sections.push((target.to_owned(), default)),
             _ => {
                 property.insert("default".into(), default.clone());

@@ -39,8 +39,7 @@ pub use retry::{RetryPolicies, RetryPolicy, RetryRef};
 pub use schema::check;
 pub use secret::Secret;
 pub use settings::{
-    ApiSettings, CacheSettings, LogFormat, LogSettings, PlayerSettings, ResourceSpec,
-    RuntimeSettings, Settings,
+    ApiSettings, CacheSettings, LogFormat, LogSettings, PlayerSettings, ResourceSpec, RuntimeSettings, Settings,
 };
 pub use spec::{ComponentSpec, Input, Kind, PipelineSpec, is_id};
 pub use yaml::{DEPTH_MAX, EXPANDED_BYTES_MAX, NODES_MAX, TEXT_BYTES_MAX, read_yaml};

@@ -18,43 +18,19 @@ impl Located {
     /// A located node; `anchor` is its key's span, if it has one.
     pub fn new(node: Node, path: impl Into<String>, anchor: Option<&Span>) -> Self {
         let anchor = anchor.unwrap_or(&node.span).clone();
-        Self {
-            node,
-            path: path.into(),
-            anchor,
-        }
+        Self { node, path: path.into(), anchor }
     }
 
     /// A problem with the value at `pointer`, a path relative to this node such as `retry.attempts` or
     /// `inputs[0]`; empty means the node itself. It points at the deepest part of the path that exists.
-    pub fn problem(
-        &self,
-        pointer: &str,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) -> Problem {
-        Problem {
-            span: Some(self.span_of(pointer)),
-            path: self.path_of(pointer),
-            message: message.into(),
-            help,
-        }
+    pub fn problem(&self, pointer: &str, message: impl Into<String>, help: Option<String>) -> Problem {
+        Problem { span: Some(self.span_of(pointer)), path: self.path_of(pointer), message: message.into(), help }
     }
 
     /// A problem with the *key* at `pointer`, where the value is beside the point.
-    pub fn problem_at_key(
-        &self,
-        pointer: &str,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) -> Problem {
+    pub fn problem_at_key(&self, pointer: &str, message: impl Into<String>, help: Option<String>) -> Problem {
         let (_, key, _) = self.descend(pointer);
-        Problem {
-            span: Some(key.clone()),
-            path: self.path_of(pointer),
-            message: message.into(),
-            help,
-        }
+        Problem { span: Some(key.clone()), path: self.path_of(pointer), message: message.into(), help }
     }
 
     /// The position of the deepest existing part of `pointer`: of a scalar its value, of a collection its key.
@@ -83,19 +59,12 @@ impl Located {
 
     fn descend(&self, pointer: &str) -> (&Node, &Span, bool) {
         let (mut node, mut key) = (&self.node, &self.anchor);
-        for step in pointer
-            .split(['.', '[', ']'])
-            .filter(|step| !step.is_empty())
-        {
+        for step in pointer.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
             let next = match &node.value {
-                NodeValue::Mapping(mapping) => mapping
-                    .get(step)
-                    .map(|entry| (&entry.value, &entry.key.span)),
-                NodeValue::Sequence(items) => step
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|at| items.get(at))
-                    .map(|item| (item, &item.span)),
+                NodeValue::Mapping(mapping) => mapping.get(step).map(|entry| (&entry.value, &entry.key.span)),
+                NodeValue::Sequence(items) => {
+                    step.parse::<usize>().ok().and_then(|at| items.get(at)).map(|item| (item, &item.span))
+                }
                 NodeValue::Scalar(_) => None,
             };
             match next {

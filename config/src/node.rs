@@ -26,24 +26,13 @@ impl SourceText {
     /// folder of `name`.
     pub fn file(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
         let name = name.into();
-        let directory = Path::new(&name)
-            .parent()
-            .map(Path::to_path_buf)
-            .unwrap_or_default();
-        Arc::new(Self {
-            name,
-            text: text.into(),
-            kind: SourceKind::File { directory },
-        })
+        let directory = Path::new(&name).parent().map(Path::to_path_buf).unwrap_or_default();
+        Arc::new(Self { name, text: text.into(), kind: SourceKind::File { directory } })
     }
 
     /// A single value that has a name instead of lines, such as `environment variable SMARTPULSE__LOG__LEVEL`.
     pub fn variable(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self {
-            name: name.into(),
-            text: text.into(),
-            kind: SourceKind::Variable,
-        })
+        Arc::new(Self { name: name.into(), text: text.into(), kind: SourceKind::Variable })
     }
 
     /// What errors call this text: the path of a file, or the name of a variable.
@@ -95,18 +84,8 @@ pub struct Span {
 impl Span {
     /// The whole of a variable, or the start of a file.
     pub fn start_of(source: &Arc<SourceText>) -> Self {
-        let len = if source.is_file() {
-            0
-        } else {
-            u32::try_from(source.text.len()).unwrap_or(u32::MAX)
-        };
-        Self {
-            source: Arc::clone(source),
-            line: 1,
-            column: 1,
-            offset: 0,
-            len,
-        }
+        let len = if source.is_file() { 0 } else { u32::try_from(source.text.len()).unwrap_or(u32::MAX) };
+        Self { source: Arc::clone(source), line: 1, column: 1, offset: 0, len }
     }
 
     /// One past the last byte.
@@ -117,9 +96,7 @@ impl Span {
 
 impl PartialEq for Span {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.source, &other.source)
-            && self.offset == other.offset
-            && self.len == other.len
+        Arc::ptr_eq(&self.source, &other.source) && self.offset == other.offset && self.len == other.len
     }
 }
 
@@ -238,12 +215,7 @@ impl Mapping {
 
     /// A copy without the named keys.
     pub fn without(&self, names: &[&str]) -> Self {
-        let entries = self
-            .entries
-            .iter()
-            .filter(|entry| !names.contains(&&*entry.key.name))
-            .cloned()
-            .collect();
+        let entries = self.entries.iter().filter(|entry| !names.contains(&&*entry.key.name)).cloned().collect();
         Self { entries }
     }
 }
@@ -251,10 +223,7 @@ impl Mapping {
 impl Node {
     /// A node that holds a mapping.
     pub fn mapping(span: Span, mapping: Mapping) -> Self {
-        Self {
-            span,
-            value: NodeValue::Mapping(Arc::new(mapping)),
-        }
+        Self { span, value: NodeValue::Mapping(Arc::new(mapping)) }
     }
 
     /// The entries, if this is a mapping.
@@ -283,24 +252,18 @@ impl Node {
 
     /// The text, if this is a scalar that is not null.
     pub fn as_text(&self) -> Option<&str> {
-        self.as_scalar()
-            .filter(|_| !self.is_null())
-            .map(|scalar| &*scalar.text)
+        self.as_scalar().filter(|_| !self.is_null()).map(|scalar| &*scalar.text)
     }
 
     /// Whether this is a bare `null`, `~` or nothing at all.
     pub fn is_null(&self) -> bool {
         self.as_scalar().is_some_and(|scalar| {
-            scalar.style == Style::Plain
-                && matches!(&*scalar.text, "" | "~" | "null" | "Null" | "NULL")
+            scalar.style == Style::Plain && matches!(&*scalar.text, "" | "~" | "null" | "Null" | "NULL")
         })
     }
 
     /// Whether this is nothing at all, as in `key:` with only comments below it.
     pub fn is_empty(&self) -> bool {
-        self.is_null()
-            && self
-                .as_scalar()
-                .is_some_and(|scalar| scalar.text.is_empty())
+        self.is_null() && self.as_scalar().is_some_and(|scalar| scalar.text.is_empty())
     }
 }

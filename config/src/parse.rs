@@ -39,11 +39,7 @@ pub fn parse_with_schema<T: DeserializeOwned>(
         Ok(value) => Some(value),
         Err(error) => {
             let pointer = error.path().to_string();
-            let pointer = if pointer == "." || pointer.contains('?') {
-                ""
-            } else {
-                &pointer
-            };
+            let pointer = if pointer == "." || pointer.contains('?') { "" } else { &pointer };
             let located = Located::new(node.clone(), path, anchor);
             diagnostics.push(located.problem(pointer, error.inner().to_string(), None));
             None
@@ -57,9 +53,6 @@ fn has_unresolved(node: &Node) -> bool {
     match &node.value {
         NodeValue::Scalar(scalar) => scalar.origin == Origin::Unresolved,
         NodeValue::Sequence(items) => items.iter().any(has_unresolved),
-        NodeValue::Mapping(mapping) => mapping
-            .entries
-            .iter()
-            .any(|entry| has_unresolved(&entry.value)),
+        NodeValue::Mapping(mapping) => mapping.entries.iter().any(|entry| has_unresolved(&entry.value)),
     }
 }

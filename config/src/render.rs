@@ -1,8 +1,6 @@
 //! Problems as text, in the look of rustc's errors.
 
-use annotate_snippets::{
-    AnnotationKind, Group, Level, Origin, Renderer, Snippet, renderer::DecorStyle,
-};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, renderer::DecorStyle};
 
 use crate::diagnostics::{Diagnostics, PROBLEMS_MAX, Problem};
 use crate::node::Span;
@@ -15,29 +13,15 @@ const LINE_BYTES_MAX: usize = 160;
 
 /// Keys with one of these words in their name have their value hidden in every excerpt, since a file that
 /// is too broken to be checked against a schema may hold a secret all the same.
-const SECRET_WORDS: [&str; 7] = [
-    "password",
-    "passwd",
-    "secret",
-    "token",
-    "private_key",
-    "api_key",
-    "connection_string",
-];
+const SECRET_WORDS: [&str; 7] =
+    ["password", "passwd", "secret", "token", "private_key", "api_key", "connection_string"];
 
 pub(crate) fn render(diagnostics: &Diagnostics, color: bool) -> String {
-    let renderer = if color {
-        Renderer::styled()
-    } else {
-        Renderer::plain()
-    };
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii);
     let problems = diagnostics.problems();
-    let mut blocks: Vec<String> = problems
-        .iter()
-        .take(PROBLEMS_MAX)
-        .map(|problem| render_problem(&renderer, diagnostics, problem))
-        .collect();
+    let mut blocks: Vec<String> =
+        problems.iter().take(PROBLEMS_MAX).map(|problem| render_problem(&renderer, diagnostics, problem)).collect();
     let hidden = diagnostics.len().saturating_sub(PROBLEMS_MAX);
     if hidden > 0 {
         blocks.push(format!("... and {hidden} more"));
@@ -97,17 +81,13 @@ impl Excerpt {
         let source = span.source.text();
         let offset = floor_boundary(source, span.offset as usize);
         let line_start = source[..offset].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = source[offset..]
-            .find(['\n', '\r'])
-            .map_or(source.len(), |at| offset + at);
+        let line_end = source[offset..].find(['\n', '\r']).map_or(source.len(), |at| offset + at);
         // A problem may stand at the line break itself, or at the end of the text.
         let line_end = line_end.max(line_start);
         let line = &source[line_start..line_end];
 
         let start = offset.min(line_end) - line_start;
-        let end = floor_boundary(source, span.end() as usize)
-            .clamp(offset, line_end.max(offset))
-            .min(line_end);
+        let end = floor_boundary(source, span.end() as usize).clamp(offset, line_end.max(offset)).min(line_end);
         let end = (end.max(line_start) - line_start).max(start);
 
         let mut hidden: Vec<(usize, usize)> = redactions
@@ -115,12 +95,7 @@ impl Excerpt {
             .filter(|redaction| std::sync::Arc::ptr_eq(&redaction.source, &span.source))
             .map(|redaction| (redaction.offset as usize, redaction.end() as usize))
             .filter(|&(from, to)| from < line_end && to > line_start)
-            .map(|(from, to)| {
-                (
-                    from.max(line_start) - line_start,
-                    to.min(line_end) - line_start,
-                )
-            })
+            .map(|(from, to)| (from.max(line_start) - line_start, to.min(line_end) - line_start))
             .collect();
         hidden.extend(secret_like(line));
         hidden.sort_unstable();
@@ -156,11 +131,7 @@ impl Excerpt {
         text.push_str(&line[copied..]);
         let start = new_start.unwrap_or(tail + start.saturating_sub(copied));
         let end = new_end.unwrap_or(tail + end.saturating_sub(copied));
-        Self {
-            text,
-            start,
-            end: end.max(start),
-        }
+        Self { text, start, end: end.max(start) }
     }
 
     /// A window of the line, when the line is too long to show.
@@ -175,11 +146,7 @@ impl Excerpt {
         let text = format!("{lead}{}{trail}", &self.text[from..to]);
         let start = self.start - from + lead.len();
         let end = self.end.min(to) - from + lead.len();
-        Self {
-            text,
-            start,
-            end: end.max(start),
-        }
+        Self { text, start, end: end.max(start) }
     }
 }
 
@@ -192,10 +159,8 @@ fn secret_like(line: &str) -> Vec<(usize, usize)> {
         while let Some(at) = lower[from..].find(word).map(|at| from + at) {
             from = at + word.len();
             let rest = &line[from..];
-            let name = rest.len()
-                - rest
-                    .trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "_-\"'".contains(c))
-                    .len();
+            let name =
+                rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "_-\"'".contains(c)).len();
             let Some(value) = rest[name..].trim_start().strip_prefix(':') else {
                 continue;
             };

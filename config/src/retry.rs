@@ -70,21 +70,11 @@ impl RetryPolicy {
         }
         Some(match self {
             Self::Fixed { delay_ms, .. } => *delay_ms,
-            Self::Exponential {
-                initial_ms,
-                factor,
-                max_ms,
-                jitter,
-                ..
-            } => {
+            Self::Exponential { initial_ms, factor, max_ms, jitter, .. } => {
                 let exponent = i32::try_from(retry).unwrap_or(i32::MAX);
                 // Large powers become infinite, which `min` turns into the longest wait.
                 let full = (*initial_ms as f64 * factor.powi(exponent)).min(*max_ms as f64);
-                let part = if *jitter {
-                    1.0 - random.clamp(0.0, 1.0) / 2.0
-                } else {
-                    1.0
-                };
+                let part = if *jitter { 1.0 - random.clamp(0.0, 1.0) / 2.0 } else { 1.0 };
                 (full * part).round() as u64
             }
         })
@@ -106,20 +96,12 @@ impl RetryRef {
     ///
     /// # Errors
     /// A problem at `retry` of the component when there is no policy of that name.
-    pub fn resolve<'a>(
-        &'a self,
-        policies: &'a RetryPolicies,
-        at: &Located,
-    ) -> Result<&'a RetryPolicy, Problem> {
+    pub fn resolve<'a>(&'a self, policies: &'a RetryPolicies, at: &Located) -> Result<&'a RetryPolicy, Problem> {
         match self {
             Self::Inline(policy) => Ok(policy),
             Self::Name(name) => policies.get(name).ok_or_else(|| {
                 let help = advise(name, policies.keys().map(String::as_str), "policies");
-                at.problem(
-                    "retry",
-                    format!("there is no retry policy `{name}`"),
-                    Some(help),
-                )
+                at.problem("retry", format!("there is no retry policy `{name}`"), Some(help))
             }),
         }
     }

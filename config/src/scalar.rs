@@ -32,8 +32,7 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 
 /// `[-+]?[0-9]+`, `0o[0-7]+` or `0x[0-9a-fA-F]+`, if it fits 64 bits.
 pub(crate) fn integer(text: &str) -> Option<Number> {
-    let all =
-        |digits: &str, radix| !digits.is_empty() && digits.chars().all(|c: char| c.is_digit(radix));
+    let all = |digits: &str, radix| !digits.is_empty() && digits.chars().all(|c: char| c.is_digit(radix));
     if let Some(digits) = text.strip_prefix("0x").filter(|digits| all(digits, 16)) {
         return u64::from_str_radix(digits, 16).ok().map(Number::from);
     }
@@ -55,10 +54,7 @@ pub(crate) fn float(text: &str) -> Option<Number> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (
-            mantissa,
-            Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent)),
-        ),
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
         None => (unsigned, None),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -66,8 +62,5 @@ pub(crate) fn float(text: &str) -> Option<Number> {
         && digits(fraction)
         && !(whole.is_empty() && fraction.is_empty())
         && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent));
-    valid
-        .then(|| text.parse::<f64>().ok())
-        .flatten()
-        .and_then(Number::from_f64)
+    valid.then(|| text.parse::<f64>().ok()).flatten().and_then(Number::from_f64)
 }

@@ -43,39 +43,15 @@ pub(crate) fn check_at(
     diagnostics: &mut Diagnostics,
 ) -> Value {
     let root = schema.as_value();
-    let mut checker = Checker {
-        root,
-        whole: Whole::Yes,
-        steps: 0,
-        diagnostics,
-    };
-    checker.value(
-        Place {
-            node,
-            anchor: anchor.unwrap_or(&node.span),
-            path,
-        },
-        root,
-    )
+    let mut checker = Checker { root, whole: Whole::Yes, steps: 0, diagnostics };
+    checker.value(Place { node, anchor: anchor.unwrap_or(&node.span), path }, root)
 }
 
 /// Checks one layer of settings: as [`check`], but what is missing may come from another layer.
 pub(crate) fn check_part(node: &Node, schema: &Schema, diagnostics: &mut Diagnostics) {
     let root = schema.as_value();
-    let mut checker = Checker {
-        root,
-        whole: Whole::No,
-        steps: 0,
-        diagnostics,
-    };
-    checker.value(
-        Place {
-            node,
-            anchor: &node.span,
-            path: "",
-        },
-        root,
-    );
+    let mut checker = Checker { root, whole: Whole::No, steps: 0, diagnostics };
+    checker.value(Place { node, anchor: &node.span, path: "" }, root);
 }
 
 /// Whether a mapping must be complete.
@@ -116,17 +92,12 @@ impl<'s> Checker<'s, '_> {
         match schema {
             Value::Bool(true) => return anything(place.node),
             Value::Bool(false) => {
-                self.diagnostics
-                    .push(place.problem("nothing may be given here").help("remove it"));
+                self.diagnostics.push(place.problem("nothing may be given here").help("remove it"));
                 return Value::Null;
             }
             _ => {}
         }
-        if place
-            .node
-            .as_scalar()
-            .is_some_and(|scalar| scalar.origin == Origin::Unresolved)
-        {
+        if place.node.as_scalar().is_some_and(|scalar| scalar.origin == Origin::Unresolved) {
             return Value::Null;
         }
         self.steps += 1;
@@ -161,11 +132,7 @@ impl<'s> Checker<'s, '_> {
         for entry in &mapping.entries {
             let name = &*entry.key.name;
             let path = join(place.path, name);
-            let child = Place {
-                node: &entry.value,
-                anchor: &entry.key.span,
-                path: &path,
-            };
+            let child = Place { node: &entry.value, anchor: &entry.key.span, path: &path };
             let schema = match (view.property(name), view.additional()) {
                 (Some(schema), _) | (None, Additional::Like(schema)) => schema,
                 (None, Additional::Refused) => {
@@ -179,10 +146,7 @@ impl<'s> Checker<'s, '_> {
         if self.whole == Whole::Yes {
             for name in view.required().filter(|name| mapping.get(name).is_none()) {
                 let problem = place.problem(format!("missing key `{name}`"));
-                let help = match view
-                    .property(name)
-                    .and_then(|schema| View::of(self.root, schema).summary())
-                {
+                let help = match view.property(name).and_then(|schema| View::of(self.root, schema).summary()) {
                     Some(summary) => format!("add `{name}:`, {summary}"),
                     None => format!("add `{name}:`"),
                 };
@@ -204,25 +168,12 @@ impl<'s> Checker<'s, '_> {
             self.diagnostics.push(Problem::new("unknown key"));
             return;
         }
-        let parent = if place.path.is_empty() {
-            String::new()
-        } else {
-            format!(" in `{}`", place.path)
-        };
-        let problem = Problem::new(format!("unknown key `{name}`{parent}"))
-            .at(child.anchor)
-            .path(child.path);
-        // A key that is there already is not what was meant.
-        let free = known.iter().copied().filter(|known| {
-            place
-                .node
-                .as_mapping()
-                .is_none_or(|mapping| mapping.get(known).is_none())
-        });
-        let help = match nearest(name, free) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if nearest(name, known.iter().copied()).is_some() => "remove it".to_owned(),
-            None => advise(name, known, "keys"),
+        let parent = if place.path.is_empty() { String::new() } else { format!(" in `{}`", place.path) };
+        let problem = Problem::new(format!("unknown key `{name}`{parent}")).at(child.anchor).path(child.path);
+        let given = |name: &str| place.node.as_mapping().is_some_and(|mapping| mapping.get(name).is_some());
+        let help = match nearest(name, known.iter().copied()) {
+            Some(near) if given(near) => format!("`{near}` is given already: remove this one"),
+            _ => advise(name, known, "keys"),
         };
         self.diagnostics.push(problem.help(help));
     }
@@ -233,18 +184,10 @@ impl<'s> Checker<'s, '_> {
         }
         let count = items.len() as u64;
         for (keyword, wrong, word) in [
-            (
-                "minItems",
-                (|count, limit| count < limit) as fn(u64, u64) -> bool,
-                "at least",
-            ),
+            ("minItems", (|count, limit| count < limit) as fn(u64, u64) -> bool, "at least"),
             ("maxItems", |count, limit| count > limit, "at most"),
         ] {
-            if let Some(limit) = view
-                .get(keyword)
-                .and_then(Value::as_u64)
-                .filter(|limit| wrong(count, *limit))
-            {
+            if let Some(limit) = view.get(keyword).and_then(Value::as_u64).filter(|limit| wrong(count, *limit)) {
                 let message = format!("expected {word} {}, found {count}", plural(limit, "item"));
                 self.diagnostics.push(place.problem(message));
             }
@@ -254,14 +197,7 @@ impl<'s> Checker<'s, '_> {
         let values = items.iter().enumerate().map(|(at, node)| {
             let path = format!("{}[{at}]", place.path);
             let schema = fixed.and_then(|fixed| fixed.get(at)).unwrap_or(rest);
-            self.value(
-                Place {
-                    node,
-                    anchor: &node.span,
-                    path: &path,
-                },
-                schema,
-            )
+            self.value(Place { node, anchor: &node.span, path: &path }, schema)
         });
         let values: Vec<_> = values.collect();
         if view.get("uniqueItems") == Some(&Value::Bool(true)) {
@@ -269,11 +205,7 @@ impl<'s> Checker<'s, '_> {
             for (at, value) in values.iter().enumerate() {
                 if !value.is_null() && !seen.insert(value.to_string()) {
                     let problem = Problem::new("this item is listed twice").at(&items[at].span);
-                    self.diagnostics.push(
-                        problem
-                            .path(format!("{}[{at}]", place.path))
-                            .help("remove one"),
-                    );
+                    self.diagnostics.push(problem.path(format!("{}[{at}]", place.path)).help("remove one"));
                 }
             }
         }
@@ -281,14 +213,14 @@ impl<'s> Checker<'s, '_> {
     }
 
     fn scalar(&mut self, place: Place<'_>, scalar: &Scalar, view: &View<'s>) -> Value {
+        if self.whole == Whole::No && place.node.is_empty() && view.types().contains(&"object") {
+            return Value::Null;
+        }
         let text = &*scalar.text;
         let allowed = view.allowed();
         if !allowed.is_empty() {
             let found = anything(place.node);
-            if let Some(value) = allowed
-                .iter()
-                .find(|value| ***value == found || value.as_str() == Some(text))
-            {
+            if let Some(value) = allowed.iter().find(|value| ***value == found || value.as_str() == Some(text)) {
                 return (*value).clone();
             }
             if place.node.is_null() && view.accepts("null") {
@@ -336,20 +268,14 @@ impl<'s> Checker<'s, '_> {
                 return Some(Value::Number(number));
             }
         }
-        view.accepts("string")
-            .then(|| Value::String(text.to_owned()))
+        view.accepts("string").then(|| Value::String(text.to_owned()))
     }
 
     fn number(&mut self, place: Place<'_>, number: Number, view: &View<'s>) -> Value {
         let bounds = view.bounds();
         if let Err(range) = bounds.check(&number) {
-            let found = if view.is_secret() {
-                String::new()
-            } else {
-                format!(", found {number}")
-            };
-            self.diagnostics
-                .push(place.problem(format!("expected a number {range}{found}")));
+            let found = if view.is_secret() { String::new() } else { format!(", found {number}") };
+            self.diagnostics.push(place.problem(format!("expected a number {range}{found}")));
         }
         Value::Number(number)
     }
@@ -360,32 +286,18 @@ impl<'s> Checker<'s, '_> {
         if limit("minLength").is_some_and(|limit| chars < limit) {
             let message = match limit("minLength") {
                 Some(1) => "expected a string that is not empty".to_owned(),
-                least => format!(
-                    "expected at least {}, found {chars}",
-                    plural(least.unwrap_or(0), "character")
-                ),
+                least => format!("expected at least {}, found {chars}", plural(least.unwrap_or(0), "character")),
             };
             self.diagnostics.push(place.problem(message));
         }
         if let Some(most) = limit("maxLength").filter(|limit| chars > *limit) {
-            let message = format!(
-                "expected at most {}, found {chars}",
-                plural(most, "character")
-            );
+            let message = format!("expected at most {}, found {chars}", plural(most, "character"));
             self.diagnostics.push(place.problem(message));
         }
-        let named = view
-            .get("format")
-            .or_else(|| view.get("pattern"))
-            .and_then(Value::as_str);
+        let named = view.get("format").or_else(|| view.get("pattern")).and_then(Value::as_str);
         if let Some(expected) = named.and_then(|name| shape::mismatch(name, &text)) {
-            let found = if view.is_secret() {
-                String::new()
-            } else {
-                format!(", found `{}`", shorten(&text))
-            };
-            self.diagnostics
-                .push(place.problem(format!("expected {expected}{found}")));
+            let found = if view.is_secret() { String::new() } else { format!(", found `{}`", shorten(&text)) };
+            self.diagnostics.push(place.problem(format!("expected {expected}{found}")));
         }
         Value::String(text)
     }
@@ -415,13 +327,8 @@ impl<'s> Checker<'s, '_> {
         names: impl IntoIterator<Item = &'a str>,
         secret: bool,
     ) {
-        let message = if secret {
-            "unknown value".to_owned()
-        } else {
-            format!("unknown value `{}`", shorten(text))
-        };
-        self.diagnostics
-            .push(place.problem(message).help(advise(text, names, "values")));
+        let message = if secret { "unknown value".to_owned() } else { format!("unknown value `{}`", shorten(text)) };
+        self.diagnostics.push(place.problem(message).help(advise(text, names, "values")));
     }
 
     fn wrong_type(&mut self, place: Place<'_>, view: &View<'s>) -> Value {
@@ -431,10 +338,7 @@ impl<'s> Checker<'s, '_> {
     }
 
     fn mismatch(&mut self, place: Place<'_>, expected: &str, secret: bool) {
-        let mut problem = place.problem(format!(
-            "expected {expected}, found {}",
-            describe(place.node, secret)
-        ));
+        let mut problem = place.problem(format!("expected {expected}, found {}", describe(place.node, secret)));
         if secret {
             self.diagnostics.redact(&place.node.span);
         }

@@ -38,22 +38,18 @@ impl SourceText {
     pub fn read(path: &Path) -> Result<Arc<Self>, Problem> {
         let name = path.display().to_string();
         let unreadable = |error: &std::io::Error| {
-            Problem::new(format!("cannot read {name}: {error}"))
-                .help("check the path and its permissions")
+            Problem::new(format!("cannot read {name}: {error}")).help("check the path and its permissions")
         };
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(|error| unreadable(&error))?;
-        file.take(TEXT_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| unreadable(&error))?;
+        file.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
         let source = match String::from_utf8(bytes) {
             Ok(text) => SourceText::file(name, text),
             Err(error) if error.as_bytes().len() > TEXT_BYTES_MAX => {
                 SourceText::file(name, String::from_utf8_lossy(error.as_bytes()))
             }
             Err(_) => {
-                return Err(Problem::new(format!("{name} is not UTF-8 text"))
-                    .help("save it with encoding UTF-8"));
+                return Err(Problem::new(format!("{name} is not UTF-8 text")).help("save it with encoding UTF-8"));
             }
         };
         Ok(source)
@@ -64,18 +60,15 @@ impl SourceText {
 ///
 /// `None` when there is no tree at all (syntax error, limit exceeded, empty text); problems that leave a
 /// tree (a duplicate key, a missing variable) are reported and reading goes on.
-pub fn read_yaml(
-    source: &Arc<SourceText>,
-    lookup: Lookup<'_>,
-    diagnostics: &mut Diagnostics,
-) -> Option<Node> {
+pub fn read_yaml(source: &Arc<SourceText>, lookup: Lookup<'_>, diagnostics: &mut Diagnostics) -> Option<Node> {
+    diagnostics.order(source);
     if source.text().len() > TEXT_BYTES_MAX {
         let problem = Problem::new(format!("the text is longer than {TEXT_BYTES_MAX} bytes"));
-        diagnostics.push(
-            problem
-                .at(&Span::start_of(source))
-                .help("split it into several files"),
-        );
+        diagnostics.push(problem.at(&Span::start_of(source)).help("split it into several files"));
+        return None;
+    }
+    if let Some(problem) = too_many_marks(source) {
+        diagnostics.push(problem);
         return None;
     }
     let mut reader = Reader::new(source, lookup, diagnostics);
@@ -86,6 +79,26 @@ pub fn read_yaml(
             None
         }
     }
+}
+
+/// The parser holds all tokens of a `[..]` or `{..}` before it gives the first event, so that a list of a
+/// megabyte would take 200 MB before its values could be counted. Each value in such a list needs one of
+/// these marks, so counting them first refuses nothing that [`NODES_MAX`] would not, except texts inside
+/// which (in a block of JSON, say) there are as many.
+fn too_many_marks(source: &Arc<SourceText>) -> Option<Problem> {
+    let marks = source.text().bytes().enumerate().filter(|(_, byte)| b",[{".contains(byte));
+    let (at, _) = marks.skip(NODES_MAX).take(1).next()?;
+    let before = &source.text()[..at];
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let span = Span {
+        source: Arc::clone(source),
+        line: before.bytes().filter(|byte| *byte == b'\n').count() as u32 + 1,
+        column: before[line_start..].chars().count() as u32 + 1,
+        offset: at as u32,
+        len: 1,
+    };
+    let problem = Problem::new(format!("more than {NODES_MAX} of `,`, `[` and `{{`: too many values"));
+    Some(problem.at(&span).help("split the file"))
 }
 
 /// A problem after which there is no tree.
@@ -116,11 +129,7 @@ struct Frame {
 
 enum Content {
     Sequence(Vec<Node>),
-    Mapping {
-        entries: Vec<Entry>,
-        seen: HashMap<Arc<str>, u32>,
-        key: PendingKey,
-    },
+    Mapping { entries: Vec<Entry>, seen: HashMap<Arc<str>, u32>, key: PendingKey },
 }
 
 enum PendingKey {
@@ -144,18 +153,10 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(
-        source: &'a Arc<SourceText>,
-        lookup: Lookup<'a>,
-        diagnostics: &'a mut Diagnostics,
-    ) -> Self {
+    fn new(source: &'a Arc<SourceText>, lookup: Lookup<'a>, diagnostics: &'a mut Diagnostics) -> Self {
         let text = source.text();
-        let byte_offsets = (!text.is_ascii()).then(|| {
-            text.char_indices()
-                .map(|(at, _)| at as u32)
-                .chain([text.len() as u32])
-                .collect()
-        });
+        let byte_offsets = (!text.is_ascii())
+            .then(|| text.char_indices().map(|(at, _)| at as u32).chain([text.len() as u32]).collect());
         Self {
             source,
             lookup,
@@ -195,11 +196,8 @@ impl<'a> Reader<'a> {
                 }
                 Event::MappingStart(anchor, tag) => {
                     self.refuse_tag(tag.is_some(), &span);
-                    let content = Content::Mapping {
-                        entries: Vec::new(),
-                        seen: HashMap::new(),
-                        key: PendingKey::Wanted,
-                    };
+                    let content =
+                        Content::Mapping { entries: Vec::new(), seen: HashMap::new(), key: PendingKey::Wanted };
                     self.open(span, anchor, content)?;
                     None
                 }
@@ -218,27 +216,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn scalar(
-        &mut self,
-        text: &str,
-        style: ScalarStyle,
-        anchor: usize,
-        mut span: Span,
-    ) -> Result<Option<Node>, Stop> {
-        let style = if style == ScalarStyle::Plain {
-            Style::Plain
-        } else {
-            Style::Quoted
-        };
-        if let Some(Frame {
-            content:
-                Content::Mapping {
-                    key: key @ PendingKey::Wanted,
-                    seen,
-                    ..
-                },
-            ..
-        }) = self.frames.last_mut()
+    fn scalar(&mut self, text: &str, style: ScalarStyle, anchor: usize, mut span: Span) -> Result<Option<Node>, Stop> {
+        let style = if style == ScalarStyle::Plain { Style::Plain } else { Style::Quoted };
+        if let Some(Frame { content: Content::Mapping { key: key @ PendingKey::Wanted, seen, .. }, .. }) =
+            self.frames.last_mut()
         {
             let name: Arc<str> = text.into();
             let problem = if style == Style::Plain && text == "<<" {
@@ -249,20 +230,14 @@ impl<'a> Reader<'a> {
                 Some(problem.help(format!("quote it: `\"{text}\":`")))
             } else if let Some(line) = seen.get(&name) {
                 let problem = Problem::new(format!("duplicate key `{name}`"));
-                Some(problem.help(format!(
-                    "remove one of the two; the first is on line {line}"
-                )))
+                Some(problem.help(format!("remove one of the two; the first is on line {line}")))
             } else {
                 None
             };
             if let Some(problem) = problem {
                 *key = PendingKey::Refused;
                 let parent = self.path();
-                let path = if parent.is_empty() {
-                    text.to_owned()
-                } else {
-                    format!("{parent}.{text}")
-                };
+                let path = if parent.is_empty() { text.to_owned() } else { format!("{parent}.{text}") };
                 self.diagnostics.push(problem.at(&span).path(path));
             } else {
                 seen.insert(Arc::clone(&name), span.line);
@@ -273,32 +248,14 @@ impl<'a> Reader<'a> {
         // Nothing at all has no place of its own: the parser names the next token's.
         if text.is_empty()
             && span.len == 0
-            && let Some(Frame {
-                content:
-                    Content::Mapping {
-                        key: PendingKey::Read(key),
-                        ..
-                    },
-                ..
-            }) = self.frames.last()
+            && let Some(Frame { content: Content::Mapping { key: PendingKey::Read(key), .. }, .. }) = self.frames.last()
         {
             span = key.span.clone();
         }
         let (text, origin) = self.fill_in(text, &span);
-        let size = Size {
-            nodes: 1,
-            bytes: text.len(),
-            height: 0,
-        };
+        let size = Size { nodes: 1, bytes: text.len(), height: 0 };
         self.count(size, &span)?;
-        let node = Node {
-            span,
-            value: NodeValue::Scalar(Scalar {
-                text,
-                style,
-                origin,
-            }),
-        };
+        let node = Node { span, value: NodeValue::Scalar(Scalar { text, style, origin }) };
         Ok(self.attach(node, size, anchor))
     }
 
@@ -308,10 +265,7 @@ impl<'a> Reader<'a> {
             Ok(Some((text, origin))) => (text.into(), origin),
             Err(failures) => {
                 for failure in failures {
-                    let problem = Problem::new(failure.message)
-                        .at(span)
-                        .path(self.path())
-                        .help(failure.help);
+                    let problem = Problem::new(failure.message).at(span).path(self.path()).help(failure.help);
                     self.diagnostics.push(problem);
                 }
                 ("".into(), Origin::Unresolved)
@@ -323,66 +277,38 @@ impl<'a> Reader<'a> {
         if self.frames.len() >= DEPTH_MAX {
             return Err(self.too_deep(&span));
         }
-        let size = Size {
-            nodes: 1,
-            bytes: 0,
-            height: 1,
-        };
+        let size = Size { nodes: 1, bytes: 0, height: 1 };
         self.count(size, &span)?;
-        self.frames.push(Frame {
-            span,
-            anchor,
-            size,
-            content,
-        });
+        self.frames.push(Frame { span, anchor, size, content });
         Ok(())
     }
 
     fn close(&mut self, end: &Span) -> Result<Option<Node>, Stop> {
         let Some(mut frame) = self.frames.pop() else {
-            return Err(Problem::new("a list or mapping ends that never began")
-                .at(end)
-                .into());
+            return Err(Problem::new("a list or mapping ends that never began").at(end).into());
         };
         frame.span.len = end.end().max(frame.span.end()) - frame.span.offset;
         let value = match frame.content {
             Content::Sequence(items) => NodeValue::Sequence(Arc::new(items)),
             Content::Mapping { entries, .. } => NodeValue::Mapping(Arc::new(Mapping { entries })),
         };
-        Ok(self.attach(
-            Node {
-                span: frame.span,
-                value,
-            },
-            frame.size,
-            frame.anchor,
-        ))
+        Ok(self.attach(Node { span: frame.span, value }, frame.size, frame.anchor))
     }
 
     fn alias(&mut self, anchor: usize, span: &Span) -> Result<Option<Node>, Stop> {
         let Some((node, size)) = self.anchors.get(&anchor).cloned() else {
-            let problem = Problem::new("this alias refers to the value it stands in")
-                .at(span)
-                .path(self.path());
+            let problem = Problem::new("this alias refers to the value it stands in").at(span).path(self.path());
             return Err(problem.help("write the value out").into());
         };
         if self.frames.len() + size.height > DEPTH_MAX {
             return Err(self.too_deep(span));
         }
         self.count(size, span)?;
-        if let Some(Frame {
-            content:
-                Content::Mapping {
-                    key: key @ PendingKey::Wanted,
-                    ..
-                },
-            ..
-        }) = self.frames.last_mut()
+        if let Some(Frame { content: Content::Mapping { key: key @ PendingKey::Wanted, .. }, .. }) =
+            self.frames.last_mut()
         {
             *key = PendingKey::Refused;
-            let problem = Problem::new("an alias cannot be a key")
-                .at(span)
-                .path(self.path());
+            let problem = Problem::new("an alias cannot be a key").at(span).path(self.path());
             self.diagnostics.push(problem.help("write the key out"));
             return Ok(None);
         }
@@ -402,22 +328,16 @@ impl<'a> Reader<'a> {
         frame.size.height = frame.size.height.max(size.height + 1);
         match &mut frame.content {
             Content::Sequence(items) => items.push(node),
-            Content::Mapping { entries, key, .. } => {
-                match std::mem::replace(key, PendingKey::Wanted) {
-                    PendingKey::Read(key) => entries.push(Entry { key, value: node }),
-                    PendingKey::Refused => {}
-                    PendingKey::Wanted => {
-                        *key = PendingKey::Refused;
-                        let path = self.path();
-                        let problem = Problem::new("a list or mapping cannot be a key")
-                            .at(&node.span)
-                            .path(path);
-                        self.diagnostics.push(
-                            problem.help("use a string; quote text that starts with `{` or `[`"),
-                        );
-                    }
+            Content::Mapping { entries, key, .. } => match std::mem::replace(key, PendingKey::Wanted) {
+                PendingKey::Read(key) => entries.push(Entry { key, value: node }),
+                PendingKey::Refused => {}
+                PendingKey::Wanted => {
+                    *key = PendingKey::Refused;
+                    let path = self.path();
+                    let problem = Problem::new("a list or mapping cannot be a key").at(&node.span).path(path);
+                    self.diagnostics.push(problem.help("use a string; quote text that starts with `{` or `[`"));
                 }
-            }
+            },
         }
         None
     }
@@ -433,36 +353,29 @@ impl<'a> Reader<'a> {
             return Ok(());
         };
         let problem = Problem::new(format!("the document grows to {too_much} here")).at(span);
-        Err(problem
-            .help("aliases count as often as they are used: repeat less, or split the file")
-            .into())
+        Err(problem.help("aliases count as often as they are used: repeat less, or split the file").into())
     }
 
     fn too_deep(&self, span: &Span) -> Stop {
         let message = format!("lists and mappings are nested deeper than {DEPTH_MAX} levels");
-        Problem::new(message)
-            .at(span)
-            .help("flatten the document")
-            .into()
+        Problem::new(message).at(span).help("flatten the document").into()
     }
 
     fn refuse_tag(&mut self, tagged: bool, span: &Span) {
         if tagged {
-            let problem = Problem::new("YAML tags (`!..`) are not supported")
-                .at(span)
-                .path(self.path());
-            self.diagnostics.push(
-                problem.help("remove it; types follow from what is expected, quotes make a string"),
-            );
+            let problem = Problem::new("YAML tags (`!..`) are not supported").at(span).path(self.path());
+            self.diagnostics.push(problem.help("remove it; types follow from what is expected, quotes make a string"));
         }
     }
 
     fn syntax(&self, error: &ScanError) -> Stop {
         let marker = error.marker();
+        // The scanner runs ahead of the events in `[[[[..` and stops at a limit of its own.
+        if error.info().contains("recursion limit") {
+            return self.too_deep(&self.span(saphyr_parser::Span::empty(*marker)));
+        }
         let problem = Problem::new(format!("not valid YAML: {}", error.info()));
-        problem
-            .at(&self.span(saphyr_parser::Span::empty(*marker)))
-            .into()
+        problem.at(&self.span(saphyr_parser::Span::empty(*marker))).into()
     }
 
     /// The config path of the value being read.
@@ -471,10 +384,7 @@ impl<'a> Reader<'a> {
         for frame in &self.frames {
             match &frame.content {
                 Content::Sequence(items) => path.push_str(&format!("[{}]", items.len())),
-                Content::Mapping {
-                    key: PendingKey::Read(key),
-                    ..
-                } => {
+                Content::Mapping { key: PendingKey::Read(key), .. } => {
                     if !path.is_empty() {
                         path.push('.');
                     }
@@ -494,9 +404,7 @@ impl<'a> Reader<'a> {
         };
         let (start, end) = (byte(span.start.index()), byte(span.end.index()));
         // The parser counts trailing blanks and line breaks to the token; an underline should not.
-        let covered = text
-            .get(start as usize..end.max(start) as usize)
-            .unwrap_or_default();
+        let covered = text.get(start as usize..end.max(start) as usize).unwrap_or_default();
         Span {
             source: Arc::clone(self.source),
             line: span.start.line() as u32,

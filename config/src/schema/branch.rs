@@ -28,19 +28,10 @@ struct Branch<'s> {
 }
 
 impl<'s> Checker<'s, '_> {
-    pub(super) fn choose(
-        &mut self,
-        place: Place<'_>,
-        outer: &View<'s>,
-        branches: &'s [Value],
-    ) -> Choice<'s> {
+    pub(super) fn choose(&mut self, place: Place<'_>, outer: &View<'s>, branches: &'s [Value]) -> Choice<'s> {
         let root = self.root;
-        let branches = branches.iter().map(|schema| Branch {
-            schema,
-            view: View::of(root, schema),
-        });
-        let (null, mut live): (Vec<_>, Vec<_>) =
-            branches.partition(|branch| branch.view.types() == ["null"]);
+        let branches = branches.iter().map(|schema| Branch { schema, view: View::of(root, schema) });
+        let (null, mut live): (Vec<_>, Vec<_>) = branches.partition(|branch| branch.view.types() == ["null"]);
         if place.node.is_null()
             && let Some(branch) = null.first()
         {
@@ -50,10 +41,7 @@ impl<'s> Checker<'s, '_> {
             return Choice::Branch(live[0].schema);
         }
         if let NodeValue::Mapping(_) = place.node.value {
-            if let Some(choice) = self
-                .by_tag(place, &live)
-                .or_else(|| self.by_key(place, outer, &live))
-            {
+            if let Some(choice) = self.by_tag(place, &live).or_else(|| self.by_key(place, outer, &live)) {
                 return choice;
             }
         } else if let Some(choice) = self.by_name(place, &live) {
@@ -74,40 +62,23 @@ impl<'s> Checker<'s, '_> {
 
     /// Internally tagged: the branches differ in the `const` of one property.
     fn by_tag(&mut self, place: Place<'_>, live: &[Branch<'s>]) -> Option<Choice<'s>> {
-        let objects: Vec<_> = live
-            .iter()
-            .filter(|branch| branch.view.accepts("object"))
-            .collect();
-        let (tag, _) = tags(&objects.first()?.view).into_iter().find(|(tag, _)| {
-            objects
-                .iter()
-                .all(|branch| tags(&branch.view).iter().any(|(name, _)| name == tag))
-        })?;
-        let variant = |branch: &Branch<'s>| {
-            tags(&branch.view)
-                .into_iter()
-                .find(|(name, _)| *name == tag)
-                .map(|(_, value)| value)
-        };
-        let names: Vec<_> = objects
-            .iter()
-            .filter_map(|branch| variant(branch))
-            .collect();
+        let objects: Vec<_> = live.iter().filter(|branch| branch.view.accepts("object")).collect();
+        let (tag, _) = tags(&objects.first()?.view)
+            .into_iter()
+            .find(|(tag, _)| objects.iter().all(|branch| tags(&branch.view).iter().any(|(name, _)| name == tag)))?;
+        let variant =
+            |branch: &Branch<'s>| tags(&branch.view).into_iter().find(|(name, _)| *name == tag).map(|(_, value)| value);
+        let names: Vec<_> = objects.iter().filter_map(|branch| variant(branch)).collect();
         let Some(entry) = place.node.as_mapping()?.get(tag) else {
             if self.whole == Whole::No {
                 return Some(Choice::Undecided);
             }
             let problem = place.problem(format!("missing key `{tag}`"));
-            self.diagnostics
-                .push(problem.help(format!("add `{tag}:`, one of {}", list(&names))));
+            self.diagnostics.push(problem.help(format!("add `{tag}:`, one of {}", list(&names))));
             return Some(Choice::Refused);
         };
         let path = join(place.path, tag);
-        let place = Place {
-            node: &entry.value,
-            anchor: &entry.key.span,
-            path: &path,
-        };
+        let place = Place { node: &entry.value, anchor: &entry.key.span, path: &path };
         let Some(text) = entry.value.as_text() else {
             let found = describe(place.node, false);
             let problem = place.problem(format!("expected one of {}, found {found}", list(&names)));
@@ -124,16 +95,8 @@ impl<'s> Checker<'s, '_> {
     }
 
     /// Externally tagged: every mapping branch has exactly one property, which is the variant's name.
-    fn by_key(
-        &mut self,
-        place: Place<'_>,
-        outer: &View<'s>,
-        live: &[Branch<'s>],
-    ) -> Option<Choice<'s>> {
-        let objects: Vec<_> = live
-            .iter()
-            .filter(|branch| branch.view.accepts("object"))
-            .collect();
+    fn by_key(&mut self, place: Place<'_>, outer: &View<'s>, live: &[Branch<'s>]) -> Option<Choice<'s>> {
+        let objects: Vec<_> = live.iter().filter(|branch| branch.view.accepts("object")).collect();
         let sole = |branch: &Branch<'s>| {
             let mut names = branch.view.property_names();
             let name = names.next()?;
@@ -144,15 +107,8 @@ impl<'s> Checker<'s, '_> {
         let names = names.filter(|names| names.len() > 1)?;
         let mapping = place.node.as_mapping()?;
         // A flattened enum shares its mapping with the fields around it.
-        let keys: Vec<_> = mapping
-            .entries
-            .iter()
-            .filter(|entry| outer.property(&entry.key.name).is_none())
-            .collect();
-        if let Some(at) = names
-            .iter()
-            .position(|name| keys.iter().any(|entry| *entry.key.name == **name))
-        {
+        let keys: Vec<_> = mapping.entries.iter().filter(|entry| outer.property(&entry.key.name).is_none()).collect();
+        if let Some(at) = names.iter().position(|name| keys.iter().any(|entry| *entry.key.name == **name)) {
             return Some(Choice::Branch(objects[at].schema));
         }
         let problem = match keys.first() {
@@ -172,26 +128,13 @@ impl<'s> Checker<'s, '_> {
         let text = place.node.as_text()?;
         let scalars: Vec<_> = live
             .iter()
-            .filter(|branch| {
-                !["array", "object"]
-                    .iter()
-                    .any(|name| branch.view.types() == [*name])
-            })
+            .filter(|branch| !["array", "object"].iter().any(|name| branch.view.types() == [*name]))
             .collect();
-        if scalars.is_empty()
-            || scalars
-                .iter()
-                .any(|branch| branch.view.allowed().is_empty())
-        {
+        if scalars.is_empty() || scalars.iter().any(|branch| branch.view.allowed().is_empty()) {
             return None;
         }
         let names = |branch: &Branch<'s>| -> Vec<&'s str> {
-            branch
-                .view
-                .allowed()
-                .into_iter()
-                .filter_map(Value::as_str)
-                .collect()
+            branch.view.allowed().into_iter().filter_map(Value::as_str).collect()
         };
         if let Some(branch) = scalars.iter().find(|branch| names(branch).contains(&text)) {
             return Some(Choice::Branch(branch.schema));
@@ -209,12 +152,8 @@ impl<'s> Checker<'s, '_> {
         let mut best: Option<(usize, &'s Value)> = None;
         for branch in live {
             let mut scratch = Diagnostics::new();
-            let mut checker = Checker {
-                root: self.root,
-                whole: self.whole,
-                steps: self.steps,
-                diagnostics: &mut scratch,
-            };
+            let mut checker =
+                Checker { root: self.root, whole: self.whole, steps: self.steps, diagnostics: &mut scratch };
             checker.value(place, branch.schema);
             self.steps = checker.steps;
             let problems = scratch.len();
@@ -236,9 +175,7 @@ fn tags<'s>(view: &View<'s>) -> Vec<(&'s str, &'s str)> {
         (None, Some(Value::Array(values))) if values.len() == 1 => values[0].as_str(),
         _ => None,
     };
-    view.property_names()
-        .filter_map(|name| Some((name, constant(view.property(name)?)?)))
-        .collect()
+    view.property_names().filter_map(|name| Some((name, constant(view.property(name)?)?))).collect()
 }
 
 /// Whether the node has a shape the schema can take.
@@ -273,28 +210,17 @@ fn exact(place: Place<'_>, view: &View<'_>) -> bool {
 fn expected(live: &[Branch<'_>]) -> String {
     let mut words: Vec<&str> = Vec::new();
     for branch in live {
-        for name in branch
-            .view
-            .types()
-            .into_iter()
-            .filter(|name| *name != "null")
-        {
+        for name in branch.view.types().into_iter().filter(|name| *name != "null") {
             if !words.contains(&word(name)) {
                 words.push(word(name));
             }
         }
-        if branch.view.types().is_empty()
-            && branch.view.allowed().iter().any(|value| value.is_string())
-        {
+        if branch.view.types().is_empty() && branch.view.allowed().iter().any(|value| value.is_string()) {
             words.push("a string");
         }
     }
     words.dedup();
-    if words.is_empty() {
-        "something else".into()
-    } else {
-        words.join(" or ")
-    }
+    if words.is_empty() { "something else".into() } else { words.join(" or ") }
 }
 
 fn list(names: &[&str]) -> String {

@@ -23,10 +23,7 @@ const ANYTHING: &Value = &Value::Bool(true);
 
 impl<'s> View<'s> {
     pub(super) fn of(root: &'s Value, schema: &'s Value) -> Self {
-        let mut view = Self {
-            parts: Vec::new(),
-            alternatives: Vec::new(),
-        };
+        let mut view = Self { parts: Vec::new(), alternatives: Vec::new() };
         view.extend(root, schema);
         view
     }
@@ -42,19 +39,12 @@ impl<'s> View<'s> {
         }
         self.parts.push(schema);
         if let Some(pointer) = schema.get("$ref").and_then(Value::as_str) {
-            let target = pointer
-                .strip_prefix('#')
-                .and_then(|pointer| root.pointer(pointer));
+            let target = pointer.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
             if let Some(target) = target {
                 self.extend_hop(root, target, hop + 1);
             }
         }
-        for part in schema
-            .get("allOf")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
             self.extend_hop(root, part, hop + 1);
         }
         for keyword in ["oneOf", "anyOf"] {
@@ -114,41 +104,27 @@ impl<'s> View<'s> {
         if let Some(value) = self.get("const") {
             return vec![value];
         }
-        self.get("enum")
-            .and_then(Value::as_array)
-            .map(|values| values.iter().collect())
-            .unwrap_or_default()
+        self.get("enum").and_then(Value::as_array).map(|values| values.iter().collect()).unwrap_or_default()
     }
 
     pub(super) fn property(&self, name: &str) -> Option<&'s Value> {
-        self.parts
-            .iter()
-            .find_map(|part| part.get("properties")?.get(name))
+        self.parts.iter().find_map(|part| part.get("properties")?.get(name))
     }
 
     pub(super) fn property_names(&self) -> impl Iterator<Item = &'s str> {
-        let maps = self
-            .parts
-            .iter()
-            .filter_map(|part| part.get("properties")?.as_object());
+        let maps = self.parts.iter().filter_map(|part| part.get("properties")?.as_object());
         maps.flat_map(|properties| properties.keys().map(String::as_str))
     }
 
     pub(super) fn required(&self) -> impl Iterator<Item = &'s str> {
-        let lists = self
-            .parts
-            .iter()
-            .filter_map(|part| part.get("required")?.as_array());
+        let lists = self.parts.iter().filter_map(|part| part.get("required")?.as_array());
         lists.flatten().filter_map(Value::as_str)
     }
 
     /// Unlike in JSON Schema, declared properties are all there are unless the schema says otherwise: a key
     /// that serde would ignore is a typing mistake.
     pub(super) fn additional(&self) -> Additional<'s> {
-        match self
-            .get("additionalProperties")
-            .or_else(|| self.get("unevaluatedProperties"))
-        {
+        match self.get("additionalProperties").or_else(|| self.get("unevaluatedProperties")) {
             Some(Value::Bool(false)) => Additional::Refused,
             Some(schema) => Additional::Like(schema),
             None if self.is_typed() => Additional::Refused,
@@ -162,10 +138,7 @@ impl<'s> View<'s> {
             Some("uint8") => Bounds::between(0.0, f64::from(u8::MAX)),
             Some("uint16") => Bounds::between(0.0, f64::from(u16::MAX)),
             Some("uint32") => Bounds::between(0.0, f64::from(u32::MAX)),
-            Some("uint64" | "uint") => Bounds {
-                least: Some(0.0),
-                ..Bounds::default()
-            },
+            Some("uint64" | "uint") => Bounds { least: Some(0.0), ..Bounds::default() },
             Some("int8") => Bounds::between(f64::from(i8::MIN), f64::from(i8::MAX)),
             Some("int16") => Bounds::between(f64::from(i16::MIN), f64::from(i16::MAX)),
             Some("int32") => Bounds::between(f64::from(i32::MIN), f64::from(i32::MAX)),
@@ -180,17 +153,8 @@ impl<'s> View<'s> {
 
     /// The types in words.
     pub(super) fn expected(&self) -> String {
-        let words: Vec<_> = self
-            .types()
-            .into_iter()
-            .filter(|name| *name != "null")
-            .map(word)
-            .collect();
-        if words.is_empty() {
-            "something else".into()
-        } else {
-            words.join(" or ")
-        }
+        let words: Vec<_> = self.types().into_iter().filter(|name| *name != "null").map(word).collect();
+        if words.is_empty() { "something else".into() } else { words.join(" or ") }
     }
 }
 
@@ -228,11 +192,7 @@ pub(super) struct Bounds {
 
 impl Bounds {
     fn between(least: f64, most: f64) -> Self {
-        Self {
-            least: Some(least),
-            most: Some(most),
-            ..Self::default()
-        }
+        Self { least: Some(least), most: Some(most), ..Self::default() }
     }
 
     /// The range in words when the number is outside.
@@ -256,10 +216,8 @@ impl Bounds {
             (self.most, "of at most"),
             (self.below, "less than"),
         ];
-        let words: Vec<_> = limits
-            .iter()
-            .filter_map(|(limit, words)| limit.map(|limit| format!("{words} {limit}")))
-            .collect();
+        let words: Vec<_> =
+            limits.iter().filter_map(|(limit, words)| limit.map(|limit| format!("{words} {limit}"))).collect();
         Err(words.join(" and "))
     }
 }
@@ -268,27 +226,18 @@ impl Bounds {
 /// expression engine is needed; unknown names are left to the type's own `validate`.
 pub(super) fn mismatch(name: &str, text: &str) -> Option<&'static str> {
     let (matches, expected) = match name {
-        "socket-address" => (
-            text.parse::<std::net::SocketAddr>().is_ok(),
-            "an address and port such as `127.0.0.1:8080`",
-        ),
+        "socket-address" => {
+            (text.parse::<std::net::SocketAddr>().is_ok(), "an address and port such as `127.0.0.1:8080`")
+        }
         "ip" => (text.parse::<std::net::IpAddr>().is_ok(), "an IP address"),
-        "ipv4" => (
-            text.parse::<std::net::Ipv4Addr>().is_ok(),
-            "an IPv4 address",
-        ),
-        "ipv6" => (
-            text.parse::<std::net::Ipv6Addr>().is_ok(),
-            "an IPv6 address",
-        ),
-        "id" | "^[a-z][a-z0-9_]{0,63}$" => (
-            crate::spec::is_id(text),
-            "1 to 64 lower-case letters, digits and `_`, starting with a letter",
-        ),
-        "sql-identifier" | "^[A-Za-z_][A-Za-z0-9_]{0,127}$" => (
-            is_sql_identifier(text),
-            "1 to 128 letters, digits and `_`, not starting with a digit",
-        ),
+        "ipv4" => (text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address"),
+        "ipv6" => (text.parse::<std::net::Ipv6Addr>().is_ok(), "an IPv6 address"),
+        "id" | "^[a-z][a-z0-9_]{0,63}$" => {
+            (crate::spec::is_id(text), "1 to 64 lower-case letters, digits and `_`, starting with a letter")
+        }
+        "sql-identifier" | "^[A-Za-z_][A-Za-z0-9_]{0,127}$" => {
+            (is_sql_identifier(text), "1 to 128 letters, digits and `_`, not starting with a digit")
+        }
         _ => return None,
     };
     (!matches).then_some(expected)
@@ -297,7 +246,5 @@ pub(super) fn mismatch(name: &str, text: &str) -> Option<&'static str> {
 fn is_sql_identifier(text: &str) -> bool {
     text.len() <= 128
         && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

@@ -13,11 +13,7 @@ pub(crate) fn anything(node: &Node) -> Value {
         NodeValue::Sequence(items) => items.iter().map(anything).collect(),
         NodeValue::Mapping(mapping) => {
             let entries = mapping.entries.iter();
-            Value::Object(
-                entries
-                    .map(|entry| (entry.key.name.to_string(), anything(&entry.value)))
-                    .collect(),
-            )
+            Value::Object(entries.map(|entry| (entry.key.name.to_string(), anything(&entry.value))).collect())
         }
     }
 }
@@ -53,10 +49,7 @@ pub(super) fn retype(node: &Node, expected: &str) -> Option<String> {
     let quoted = scalar.style == Style::Quoted;
     let bare: String = text.chars().filter(|c| *c != '_').collect();
     if numeric && scalar::float(&bare).is_some() && (quoted || bare != text) {
-        return Some(format!(
-            "write `{bare}`, without {}",
-            if quoted { "quotes" } else { "`_`" }
-        ));
+        return Some(format!("write `{bare}`, without {}", if quoted { "quotes" } else { "`_`" }));
     }
     if expected.contains("true or false") {
         return match text.to_ascii_lowercase().as_str() {
@@ -65,24 +58,15 @@ pub(super) fn retype(node: &Node, expected: &str) -> Option<String> {
             _ => None,
         };
     }
-    (expected.contains("a list") && text.len() <= 60)
-        .then(|| format!("write it as a list: `[{text}]`"))
+    (expected.contains("a list") && text.len() <= 60).then(|| format!("write it as a list: `[{text}]`"))
 }
 
 pub(super) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 pub(super) fn plural(count: u64, noun: &str) -> String {
-    if count == 1 {
-        format!("{count} {noun}")
-    } else {
-        format!("{count} {noun}s")
-    }
+    if count == 1 { format!("{count} {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// A text short enough for a message.
