@@ -9,10 +9,18 @@
 //! before the clock starts. Rounds of both sides alternate, so that a slow phase of the machine hits both;
 //! the median round counts. One core. Both sides are checked to find the same number of operations.
 //!
-//! Result (2 vCPU Intel Xeon at 2 GHz, shared, so that absolute numbers of one binary vary by a factor of
-//! two while the ratio holds; release, thin LTO, Rust 1.95; the faster of those phases): trees 5.9 us per
-//! row, parse and diff 0.85 us (ratio 6.2 to 7.8), `parse_after` and diff 0.60 to 0.64 us (ratio 8.3 to
-//! 10.7), apply 2.5 us. `serde_json` has `float_roundtrip` on, as everywhere in the workspace.
+//! Result (five runs in a row of one binary; 2 vCPU Intel Xeon at 2 GHz shared with other work, which slows
+//! every line by up to 1.8 times; release, thin LTO, Rust 1.95), in us per row:
+//!
+//! | | range of the five medians | ratio to trees |
+//! | --- | --- | --- |
+//! | trees | 5.72 - 9.57 | 1 |
+//! | parse and diff | 0.83 - 1.49 | 6.3 - 6.9 |
+//! | `parse_after` and diff | 0.61 - 1.10 | 8.5 - 9.4 |
+//! | parse alone | 0.51 - 0.83 | |
+//! | apply | 2.38 - 4.26 | |
+//!
+//! `serde_json` has `float_roundtrip` on in both, as everywhere in the workspace.
 //!
 //! Run: `cargo bench -p smartpulse-benches --bench diff`.
 
