@@ -2,9 +2,9 @@
 
 use crate::circuit::Circuit;
 use crate::config::CacheConfig;
-use crate::decide::{self, Filled, Freshness, Held};
+use crate::decide::{self, Entry, Filled, Floor, Freshness, Held};
 use crate::documents::Documents;
-use crate::flights::{Flights, Join, Pilot};
+use crate::flights::{Attempt, Flights, Join, Pilot};
 use crate::lists::{self, Listed, Lists};
 use crate::metrics::{Metrics, Sizes};
 use bytes::Bytes;
@@ -209,10 +209,7 @@ impl Cache {
                     if !fresh {
                         inner.metrics.stale.inc();
                     }
-                    Ok(ListHit {
-                        stale: !fresh,
-                        ..list_hit(&listed, Level::L2)
-                    })
+                    Ok(ListHit { stale: !fresh, ..list_hit(&listed, Level::L2) })
                 }
                 _ => {
                     inner.metrics.miss(Level::L4);
@@ -239,10 +236,7 @@ impl Cache {
                     if stale {
                         inner.metrics.stale.inc();
                     }
-                    Ok(Some(Hit {
-                        stale,
-                        ..hit(&held, Level::L1)
-                    }))
+                    Ok(Some(Hit { stale, ..hit(&held, Level::L1) }))
                 }
                 _ => {
                     inner.metrics.miss(Level::L4);
@@ -255,7 +249,7 @@ impl Cache {
     /// Joins the load of a key, or starts it in a task of its own: the first reader may leave, the others
     /// still wait.
     pub(crate) fn take_off(&self, key: &Key) -> watch::Receiver<Option<Loaded>> {
-        match self.inner.flights.join(key) {
+        match self.inner.flights.join(key, self.inner.generation()) {
             Join::Passenger(landing) => landing,
             Join::Pilot(pilot, landing) => {
                 let (cache, key) = (self.clone(), Arc::clone(key));
@@ -268,9 +262,7 @@ impl Cache {
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache")
-            .field("config", &self.inner.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Cache").field("config", &self.inner.config).finish_non_exhaustive()
     }
 }
 
@@ -281,18 +273,13 @@ impl Inner {
 
     /// Until when a document is fresh that is known good now.
     pub(crate) fn freshness(&self, generation: u64) -> Freshness {
-        Freshness {
-            until: Instant::now() + self.config.l1_ttl,
-            generation,
-        }
+        Freshness { until: Instant::now() + self.config.l1_ttl, generation }
     }
 
     /// Asks the database, unless it is known not to answer.
     pub(crate) async fn ask<T>(&self, question: impl Future<Output = Result<T>>) -> Result<T> {
         if !self.circuit.admit(Instant::now()) {
-            return Err(Error::unavailable(
-                "the database did not answer before and is being skipped",
-            ));
+            return Err(Error::unavailable("the database did not answer before and is being skipped"));
         }
         match timeout(self.config.tier_timeout, question).await {
             Ok(Ok(answer)) => {
@@ -310,9 +297,7 @@ impl Inner {
             Err(_) => {
                 self.circuit.failed(Instant::now());
                 let waited = self.config.tier_timeout.as_millis();
-                Err(Error::unavailable(format!(
-                    "the database did not answer within {waited} ms"
-                )))
+                Err(Error::unavailable(format!("the database did not answer within {waited} ms")))
             }
         }
     }
@@ -321,17 +306,12 @@ impl Inner {
     async fn fly(&self, key: &Key, mut pilot: Pilot<Loaded>) {
         for attempt in 1.. {
             let generation = self.generation();
-            let row = match self
-                .ask(
-                    self.database
-                        .get(&self.config.table, std::slice::from_ref(key)),
-                )
-                .await
-            {
+            pilot.attempt(generation, if attempt == LOAD_ATTEMPTS { Attempt::Last } else { Attempt::Repeatable });
+            let row = match self.ask(self.database.get(&self.config.table, std::slice::from_ref(key))).await {
                 Ok(rows) => rows.into_iter().find(|row| row.key == *key),
                 Err(error) => return pilot.finish(Err(Arc::new(error))),
             };
-            let (found, filled) = match self.fill(key, row, generation) {
+            let (found, filled) = match self.fill(key, row, generation, |found| pilot.floor(found)) {
                 Ok(filled) => filled,
                 Err(error) => return pilot.finish(Err(Arc::new(error))),
             };
@@ -348,12 +328,14 @@ impl Inner {
         }
     }
 
-    /// Offers a loaded row to L1. Gives the answer, and whether it agrees with all that is known.
+    /// Offers a row to L1; `floor` says what it must not be older than. Gives the answer, and whether it
+    /// agrees with all that is known.
     pub(crate) fn fill(
         &self,
         key: &Key,
         row: Option<Row>,
         generation: u64,
+        floor: impl FnOnce(Option<i64>) -> Floor,
     ) -> Result<(Option<Hit>, bool)> {
         let row = match row {
             // A row that came in a page pins the page's buffer: L1 keeps bytes of its own.
@@ -361,20 +343,14 @@ impl Inner {
             None => None,
         };
         let offered = row.as_ref().map(|(version, document)| (*version, document));
-        let (filled, held) = self.documents.update(key, |entry| {
-            let floor = self.flights.floor(key);
-            let (next, filled) = decide::fill(
-                entry,
-                offered,
-                floor,
-                self.freshness(generation),
-                Instant::now(),
-            );
-            let held = match entry {
-                Some(decide::Entry::Document(held)) => Some(Arc::clone(held)),
-                Some(decide::Entry::Tombstone(_)) | None => None,
+        let (filled, newer) = self.documents.update(key, |entry| {
+            let floor = floor(offered.map(|(version, _)| version));
+            let (next, filled) = decide::fill(entry, offered, floor, self.freshness(generation), Instant::now());
+            let newer = match (entry, offered) {
+                (Some(Entry::Document(held)), Some((version, _))) if version < held.version => Some(Arc::clone(held)),
+                _ => None,
             };
-            (next, (filled, held))
+            (next, (filled, newer))
         });
         let loaded = row.map(|(version, document)| Hit {
             document: document.bytes().clone(),
@@ -382,26 +358,18 @@ impl Inner {
             level: Level::L4,
             stale: false,
         });
-        Ok(match filled {
-            Filled::Kept => (loaded, true),
-            Filled::Newer(held) => (Some(hit(&held, Level::L1)), true),
+        Ok(match (filled, newer) {
+            (Filled::Kept, _) => (loaded, true),
+            (Filled::Newer(held), _) => (Some(hit(&held, Level::L1)), true),
             // The newest there is, should it have to do.
-            Filled::Older => match held {
-                Some(held) if loaded.as_ref().is_none_or(|hit| hit.version < held.version) => {
-                    (Some(hit(&held, Level::L1)), false)
-                }
-                _ => (loaded, false),
-            },
+            (Filled::Older, Some(held)) => (Some(hit(&held, Level::L1)), false),
+            (Filled::Older, None) => (loaded, false),
         })
     }
 
     async fn run_list(&self, query: &Arc<ForecastQuery>, began: u64) -> Result<Arc<Listed>> {
         let page = self.ask(self.database.list_forecasts(query)).await?;
-        let listed = Arc::new(lists::listed(
-            &page,
-            began,
-            Instant::now() + self.config.l2_ttl,
-        ));
+        let listed = Arc::new(lists::listed(&page, began, Instant::now() + self.config.l2_ttl));
         self.lists.put(query, &listed);
         Ok(listed)
     }
@@ -409,14 +377,11 @@ impl Inner {
 
 /// Parses what the database gave.
 pub(crate) fn parse(key: &Key, document: &Bytes) -> Result<Document> {
-    Document::parse(document.clone()).map_err(|error| {
-        Error::fatal(format!("the database gave an unreadable document of {key}")).because(error)
-    })
+    Document::parse(document.clone())
+        .map_err(|error| Error::fatal(format!("the database gave an unreadable document of {key}")).because(error))
 }
 
-async fn arrival<T: Clone>(
-    mut landing: watch::Receiver<Option<Result<T, Arc<Error>>>>,
-) -> Result<T> {
+async fn arrival<T: Clone>(mut landing: watch::Receiver<Option<Result<T, Arc<Error>>>>) -> Result<T> {
     match landing.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(Ok(loaded))) => Ok(loaded.clone()),
         Ok(Some(Err(error))) => Err(Error::new(error.kind(), error.chain())),
@@ -430,19 +395,9 @@ fn may_serve_stale(error: &Error) -> bool {
 }
 
 fn hit(held: &Held, level: Level) -> Hit {
-    Hit {
-        document: held.document.bytes().clone(),
-        version: held.version,
-        level,
-        stale: false,
-    }
+    Hit { document: held.document.bytes().clone(), version: held.version, level, stale: false }
 }
 
 fn list_hit(listed: &Listed, level: Level) -> ListHit {
-    ListHit {
-        body: listed.body.clone(),
-        etag: listed.etag,
-        level,
-        stale: false,
-    }
+    ListHit { body: listed.body.clone(), etag: listed.etag, level, stale: false }
 }

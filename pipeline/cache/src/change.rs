@@ -46,33 +46,16 @@ impl Cache {
         let inner = &*self.inner;
         let content = content(change);
         let gone = matches!(content, Content::Removal);
-        inner.flights.raise(
-            &change.key,
-            Floor {
-                version: change.version,
-                gone,
-            },
-        );
+        inner.flights.raise(&change.key, Floor { version: change.version, gone });
         let applied = inner.documents.update(&change.key, |entry| {
-            decide::change(
-                entry,
-                change.version,
-                content,
-                inner.freshness(inner.generation()),
-            )
+            decide::change(entry, change.version, content, inner.freshness(inner.generation()))
         });
         inner.metrics.applied(applied);
         match applied {
             Applied::Patched | Applied::Replaced | Applied::Removed => {
                 if let Some(commit_time) = change.commit_time {
-                    #[allow(
-                        clippy::cast_precision_loss,
-                        reason = "milliseconds since a commit are few"
-                    )]
-                    inner
-                        .metrics
-                        .commit_to_cache
-                        .observe(Timestamp::now().millis_since(commit_time) as f64 / 1e3);
+                    #[allow(clippy::cast_precision_loss, reason = "milliseconds since a commit are few")]
+                    inner.metrics.commit_to_cache.observe(Timestamp::now().millis_since(commit_time) as f64 / 1e3);
                 }
             }
             Applied::Reload => self.load_in_background(&change.key),
@@ -91,9 +74,7 @@ impl Cache {
         if let Some((key, version)) = &invalidation.entity {
             inner.wants(key, *version);
         }
-        inner
-            .lists
-            .drop_tags(invalidation.tags.iter().map(String::as_str));
+        inner.lists.drop_tags(invalidation.tags.iter().map(String::as_str));
     }
 
     /// Messages may have been lost: nothing that is held, or being loaded, counts as fresh any more. It is
@@ -117,8 +98,7 @@ impl Cache {
         let key = key_of(&write)?;
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move { inner.write_through(&key, write).await });
-        task.await
-            .map_err(|error| Error::fatal("the write was given up").because(error))?
+        task.await.map_err(|error| Error::fatal("the write was given up").because(error))?
     }
 
     fn load_in_background(&self, key: &Key) {
@@ -136,23 +116,14 @@ impl Cache {
 impl Inner {
     /// A version of the key exists that is not held.
     fn wants(&self, key: &Key, version: i64) {
-        self.flights.raise(
-            key,
-            Floor {
-                version,
-                gone: false,
-            },
-        );
-        self.documents
-            .update(key, |entry| (decide::invalidate(entry, version), ()));
+        self.flights.raise(key, Floor { version, gone: false });
+        self.documents.update(key, |entry| (decide::invalidate(entry, version), ()));
     }
 
     async fn write_through(&self, key: &Key, write: Write) -> Result<Written> {
         // An open circuit is respected, but a write does not probe: the outcome of one that failed is unknown.
         if self.circuit.is_open() {
-            return Err(Error::unavailable(
-                "the database did not answer before and is being skipped",
-            ));
+            return Err(Error::unavailable("the database did not answer before and is being skipped"));
         }
         let _watch = self.flights.watch(key);
         let generation = self.generation();
@@ -163,11 +134,7 @@ impl Inner {
             }
             Write::Insert { .. } | Write::Delete { .. } => false,
         };
-        let written = timeout(
-            self.config.tier_timeout,
-            self.database.write(&self.config.table, vec![write]),
-        )
-        .await;
+        let written = timeout(self.config.tier_timeout, self.database.write(&self.config.table, vec![write])).await;
         let written = match written {
             Ok(Ok(written)) => written.into_iter().next(),
             Ok(Err(error)) => {
@@ -178,9 +145,7 @@ impl Inner {
                 self.circuit.failed(Instant::now());
                 self.doubt(key);
                 let waited = self.config.tier_timeout.as_millis();
-                return Err(Error::unavailable(format!(
-                    "the database did not answer within {waited} ms"
-                )));
+                return Err(Error::unavailable(format!("the database did not answer within {waited} ms")));
             }
         };
         match written.ok_or_else(|| Error::fatal("the database gave no outcome for a write"))? {
@@ -202,30 +167,15 @@ impl Inner {
 
     /// Keeps what was just committed, unless something newer came meanwhile, and drops the lists it was in and
     /// is in.
-    fn store(
-        &self,
-        key: &Key,
-        row: &Row,
-        deletes: bool,
-        moves: bool,
-        generation: u64,
-    ) -> Result<()> {
-        self.flights.raise(
-            key,
-            Floor {
-                version: row.version,
-                gone: deletes,
-            },
-        );
+    fn store(&self, key: &Key, row: &Row, deletes: bool, moves: bool, generation: u64) -> Result<()> {
+        self.flights.raise(key, Floor { version: row.version, gone: deletes });
         let document = parse(key, &row.document);
         let before = self.documents.document(key);
         if deletes {
             let freshness = self.freshness(generation);
-            self.documents.update(key, |entry| {
-                decide::change(entry, row.version, Content::Removal, freshness)
-            });
+            self.documents.update(key, |entry| decide::change(entry, row.version, Content::Removal, freshness));
         } else {
-            self.fill(key, Some(row.clone()), generation)?;
+            self.fill(key, Some(row.clone()), generation, |_| self.flights.floor(key))?;
         }
         // Where the row was before is known from what is held; not known of a row that moved unseen.
         let known = before.is_some() || !moves;
@@ -242,18 +192,14 @@ impl Inner {
 
     /// What is held of the key may not be the truth: the next reader asks the database.
     fn doubt(&self, key: &Key) {
-        self.documents
-            .update(key, |entry| (decide::doubt(entry, Instant::now()), ()));
+        self.documents.update(key, |entry| (decide::doubt(entry, Instant::now()), ()));
         self.lists.drop_tags([]);
     }
 }
 
 fn content(change: &Change) -> Content<'_> {
     if !change.whole {
-        return Content::Patch {
-            previous_version: change.previous_version,
-            items: &change.items,
-        };
+        return Content::Patch { previous_version: change.previous_version, items: &change.items };
     }
     match apply(None, &change.items) {
         Ok(Patched::Document(document)) => Content::Document(document),

@@ -15,19 +15,12 @@ pub(crate) struct Circuit {
 impl Circuit {
     /// `probe_timeout` is how long a probe may take to report; one that never does is replaced after it.
     pub(crate) fn new(probe_interval: Duration, probe_timeout: Duration) -> Self {
-        Self {
-            open_until: Mutex::new(None),
-            probe_interval,
-            probe_timeout,
-        }
+        Self { open_until: Mutex::new(None), probe_interval, probe_timeout }
     }
 
     /// True if the caller may try the tier. In an open circuit that makes the caller the probe.
     pub(crate) fn admit(&self, now: Instant) -> bool {
-        let mut open_until = self
-            .open_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open_until = self.open_until.lock().unwrap_or_else(PoisonError::into_inner);
         match *open_until {
             None => true,
             Some(until) if now < until => false,
@@ -40,27 +33,18 @@ impl Circuit {
 
     /// True while the tier is skipped, apart from probes.
     pub(crate) fn is_open(&self) -> bool {
-        self.open_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.open_until.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// The tier answered.
     pub(crate) fn succeeded(&self) {
-        *self
-            .open_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        *self.open_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The tier did not answer.
     pub(crate) fn failed(&self, now: Instant) {
         let until = now + self.probe_interval;
-        *self
-            .open_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(until);
+        *self.open_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 }
 
@@ -76,14 +60,8 @@ mod tests {
         circuit.failed(start);
         assert!(!circuit.admit(start + Duration::from_millis(999)));
         assert!(circuit.admit(start + Duration::from_secs(1)), "the probe");
-        assert!(
-            !circuit.admit(start + Duration::from_secs(2)),
-            "one probe at a time"
-        );
-        assert!(
-            circuit.admit(start + Duration::from_secs(6)),
-            "a probe that never reported is replaced"
-        );
+        assert!(!circuit.admit(start + Duration::from_secs(2)), "one probe at a time");
+        assert!(circuit.admit(start + Duration::from_secs(6)), "a probe that never reported is replaced");
         assert!(circuit.is_open());
         circuit.succeeded();
         assert!(circuit.admit(start + Duration::from_secs(6)) && !circuit.is_open());

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 pub(crate) enum Entry {
     /// Its document.
     Document(Arc<Held>),
-    /// It was deleted at this version: nothing at or below it may come back.
+    /// It was deleted: nothing at or below this version may come back.
     Tombstone(i64),
 }
 
@@ -39,13 +39,7 @@ pub(crate) struct Freshness {
 
 impl Held {
     pub(crate) fn new(document: Document, version: i64, freshness: Freshness) -> Self {
-        Self {
-            document,
-            version,
-            wanted: version,
-            fresh_until: freshness.until,
-            generation: freshness.generation,
-        }
+        Self { document, version, wanted: version, fresh_until: freshness.until, generation: freshness.generation }
     }
 
     /// True if it may be answered without a word.
@@ -54,10 +48,7 @@ impl Held {
     }
 
     fn wanting(&self, version: i64) -> Entry {
-        Entry::Document(Arc::new(Self {
-            wanted: self.wanted.max(version),
-            ..self.clone()
-        }))
+        Entry::Document(Arc::new(Self { wanted: self.wanted.max(version), ..self.clone() }))
     }
 }
 
@@ -90,14 +81,8 @@ pub enum Applied {
 
 impl Applied {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Patched,
-        Self::Replaced,
-        Self::Removed,
-        Self::Stale,
-        Self::Absent,
-        Self::Reload,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Patched, Self::Replaced, Self::Removed, Self::Stale, Self::Absent, Self::Reload];
 
     /// The name used as a metric label.
     #[must_use]
@@ -133,11 +118,7 @@ pub(crate) fn change(
     content: Content<'_>,
     freshness: Freshness,
 ) -> (Option<Entry>, Applied) {
-    let put = |document| {
-        Some(Entry::Document(Arc::new(Held::new(
-            document, version, freshness,
-        ))))
-    };
+    let put = |document| Some(Entry::Document(Arc::new(Held::new(document, version, freshness))));
     let held = match entry {
         Some(Entry::Document(held)) => Some(held),
         Some(Entry::Tombstone(_)) | None => None,
@@ -157,29 +138,21 @@ pub(crate) fn change(
         }
     }
     match (held, content) {
-        (Some(held), Content::Document(document)) => {
-            (keep_wanted(put(document), held), Applied::Replaced)
-        }
+        (Some(held), Content::Document(document)) => (keep_wanted(put(document), held), Applied::Replaced),
         (None, Content::Document(document)) => (put(document), Applied::Replaced),
-        (_, Content::Removal) => (Some(Entry::Tombstone(version)), Applied::Removed),
+        (_, Content::Removal) => (Some(tombstone(version, held)), Applied::Removed),
         (None, Content::Patch { .. } | Content::Unreadable) => (None, Applied::Absent),
-        (
-            Some(held),
-            Content::Patch {
-                previous_version,
-                items,
-            },
-        ) if previous_version == Some(held.version) => match apply(Some(&held.document), items) {
-            Ok(Patched::Document(document)) => (keep_wanted(put(document), held), Applied::Patched),
-            Ok(Patched::Removed) => (Some(Entry::Tombstone(version)), Applied::Removed),
-            Err(error) => {
-                tracing::warn!(version, %error, "patch failed; the document is loaded again");
-                (Some(held.wanting(version)), Applied::Reload)
+        (Some(held), Content::Patch { previous_version, items }) if previous_version == Some(held.version) => {
+            match apply(Some(&held.document), items) {
+                Ok(Patched::Document(document)) => (keep_wanted(put(document), held), Applied::Patched),
+                Ok(Patched::Removed) => (Some(tombstone(version, Some(held))), Applied::Removed),
+                Err(error) => {
+                    tracing::warn!(version, %error, "patch failed; the document is loaded again");
+                    (Some(held.wanting(version)), Applied::Reload)
+                }
             }
-        },
-        (Some(held), Content::Patch { .. } | Content::Unreadable) => {
-            (Some(held.wanting(version)), Applied::Reload)
         }
+        (Some(held), Content::Patch { .. } | Content::Unreadable) => (Some(held.wanting(version)), Applied::Reload),
     }
 }
 
@@ -187,20 +160,23 @@ pub(crate) fn change(
 /// put is a step on the way, not yet fresh.
 fn keep_wanted(entry: Option<Entry>, before: &Held) -> Option<Entry> {
     match entry {
-        Some(Entry::Document(held)) if held.version < before.wanted => {
-            Some(held.wanting(before.wanted))
-        }
+        Some(Entry::Document(held)) if held.version < before.wanted => Some(held.wanting(before.wanted)),
         other => other,
     }
 }
 
+/// What stands for a key deleted at `version`: a newer version that is known to exist keeps its place.
+fn tombstone(version: i64, before: Option<&Arc<Held>>) -> Entry {
+    Entry::Tombstone(before.map_or(version, |held| version.max(held.wanted - 1)))
+}
+
 /// Tells an entry that `version` exists. An older document is no longer fresh, but kept: its patch may still
-/// come, and a stale answer beats none when the database is away. `None` leaves the entry as it is.
+/// come, and a stale answer beats none when the database is away. A tombstone keeps out all that is older.
+/// `None` leaves the entry as it is.
 pub(crate) fn invalidate(entry: Option<&Entry>, version: i64) -> Option<Entry> {
     match entry {
-        Some(Entry::Document(held)) if held.version < version && held.wanted < version => {
-            Some(held.wanting(version))
-        }
+        Some(Entry::Document(held)) if held.version < version && held.wanted < version => Some(held.wanting(version)),
+        Some(Entry::Tombstone(known)) if *known < version - 1 => Some(Entry::Tombstone(version - 1)),
         _ => None,
     }
 }
@@ -209,10 +185,7 @@ pub(crate) fn invalidate(entry: Option<&Entry>, version: i64) -> Option<Entry> {
 pub(crate) fn doubt(entry: Option<&Entry>, now: Instant) -> Option<Entry> {
     match entry {
         Some(Entry::Document(held)) if now < held.fresh_until => {
-            Some(Entry::Document(Arc::new(Held {
-                fresh_until: now,
-                ..Held::clone(held)
-            })))
+            Some(Entry::Document(Arc::new(Held { fresh_until: now, ..Held::clone(held) })))
         }
         _ => None,
     }
@@ -230,11 +203,7 @@ pub(crate) struct Floor {
 impl Floor {
     /// The newer of two.
     pub(crate) fn max(self, other: Self) -> Self {
-        if other.version > self.version {
-            other
-        } else {
-            self
-        }
+        if other.version > self.version { other } else { self }
     }
 
     /// True if what the database said is not older than what was heard meanwhile. `None` is a missing row.
@@ -276,26 +245,15 @@ pub(crate) fn fill(
         return (None, Filled::Older);
     }
     match (entry, row) {
-        (Some(Entry::Tombstone(version)), Some((loaded, _))) if loaded <= *version => {
+        (Some(Entry::Tombstone(version)), Some((loaded, _))) if loaded <= *version => (None, Filled::Older),
+        (Some(Entry::Document(held)), Some((version, _))) if version < held.wanted.max(held.version) => {
             (None, Filled::Older)
         }
-        (Some(Entry::Document(held)), Some((version, _)))
-            if version < held.wanted.max(held.version) =>
-        {
-            (None, Filled::Older)
+        (_, Some((version, document))) => {
+            (Some(Entry::Document(Arc::new(Held::new(document.clone(), version, freshness)))), Filled::Kept)
         }
-        (_, Some((version, document))) => (
-            Some(Entry::Document(Arc::new(Held::new(
-                document.clone(),
-                version,
-                freshness,
-            )))),
-            Filled::Kept,
-        ),
         // Deleted, and nobody told us: the delete's version is at least the next one.
-        (Some(Entry::Document(held)), None) => {
-            (Some(Entry::Tombstone(held.version + 1)), Filled::Kept)
-        }
+        (Some(Entry::Document(held)), None) => (Some(tombstone(held.version + 1, Some(held))), Filled::Kept),
         (Some(Entry::Tombstone(_)) | None, None) => (None, Filled::Kept),
     }
 }
@@ -310,25 +268,15 @@ mod tests {
     }
 
     fn fresh() -> Freshness {
-        Freshness {
-            until: Instant::now() + Duration::from_secs(60),
-            generation: 0,
-        }
+        Freshness { until: Instant::now() + Duration::from_secs(60), generation: 0 }
     }
 
     fn held(version: i64) -> Entry {
-        Entry::Document(Arc::new(Held::new(
-            document(&format!("{{\"n\":{version}}}")),
-            version,
-            fresh(),
-        )))
+        Entry::Document(Arc::new(Held::new(document(&format!("{{\"n\":{version}}}")), version, fresh())))
     }
 
     fn patch(previous: i64, items: &'static str) -> Content<'static> {
-        Content::Patch {
-            previous_version: Some(previous),
-            items: items.as_bytes(),
-        }
+        Content::Patch { previous_version: Some(previous), items: items.as_bytes() }
     }
 
     /// `None`: the entry stays as it is. Otherwise its version, its document and whether it is fresh.
@@ -342,19 +290,13 @@ mod tests {
         let label = format!("{entry:?} offered {version} {content:?}");
         let (next, outcome) = change(entry, version, content, fresh());
         let next = next.map(|entry| match entry {
-            Entry::Document(held) => (
-                held.version,
-                held.document.as_str().to_owned(),
-                held.is_fresh(Instant::now(), 0),
-            ),
+            Entry::Document(held) => {
+                (held.version, held.document.as_str().to_owned(), held.is_fresh(Instant::now(), 0))
+            }
             Entry::Tombstone(version) => (version, "gone".to_owned(), true),
         });
         assert_eq!(outcome, applied, "{label}");
-        assert_eq!(
-            next.as_ref().map(|(v, d, f)| (*v, d.as_str(), *f)),
-            expected,
-            "{label}"
-        );
+        assert_eq!(next.as_ref().map(|(v, d, f)| (*v, d.as_str(), *f)), expected, "{label}");
     }
 
     const SET_101: &str = r#"[{"Op":"replace","Path":"/n","Value":101}]"#;
@@ -365,108 +307,36 @@ mod tests {
         let gone = Entry::Tombstone(100);
         let whole = |n: i64| Content::Document(document(&format!("{{\"n\":{n}}}")));
         let not_fresh = Some((100, "{\"n\":100}", false));
-        check(
-            Some(&entry),
-            101,
-            patch(100, SET_101),
-            Some((101, "{\"n\":101}", true)),
-            Applied::Patched,
-        );
-        check(
-            Some(&entry),
-            102,
-            patch(101, SET_101),
-            not_fresh,
-            Applied::Reload,
-        );
+        check(Some(&entry), 101, patch(100, SET_101), Some((101, "{\"n\":101}", true)), Applied::Patched);
+        check(Some(&entry), 102, patch(101, SET_101), not_fresh, Applied::Reload);
         check(Some(&entry), 100, patch(99, SET_101), None, Applied::Stale);
         check(Some(&entry), 99, whole(99), None, Applied::Stale);
         check(Some(&entry), 100, whole(100), None, Applied::Stale);
-        check(
-            Some(&entry),
-            100,
-            whole(7),
-            Some((100, "{\"n\":7}", true)),
-            Applied::Replaced,
-        );
-        check(
-            Some(&entry),
-            105,
-            whole(105),
-            Some((105, "{\"n\":105}", true)),
-            Applied::Replaced,
-        );
-        check(
-            Some(&entry),
-            101,
-            Content::Removal,
-            Some((101, "gone", true)),
-            Applied::Removed,
-        );
+        check(Some(&entry), 100, whole(7), Some((100, "{\"n\":7}", true)), Applied::Replaced);
+        check(Some(&entry), 105, whole(105), Some((105, "{\"n\":105}", true)), Applied::Replaced);
+        check(Some(&entry), 101, Content::Removal, Some((101, "gone", true)), Applied::Removed);
         check(Some(&entry), 100, Content::Removal, None, Applied::Stale);
-        check(
-            Some(&entry),
-            101,
-            Content::Unreadable,
-            not_fresh,
-            Applied::Reload,
-        );
+        check(Some(&entry), 101, Content::Unreadable, not_fresh, Applied::Reload);
         check(Some(&gone), 100, whole(100), None, Applied::Stale);
-        check(
-            Some(&gone),
-            101,
-            whole(101),
-            Some((101, "{\"n\":101}", true)),
-            Applied::Replaced,
-        );
+        check(Some(&gone), 101, whole(101), Some((101, "{\"n\":101}", true)), Applied::Replaced);
         check(Some(&gone), 101, patch(100, SET_101), None, Applied::Absent);
-        check(
-            Some(&gone),
-            102,
-            Content::Removal,
-            Some((102, "gone", true)),
-            Applied::Removed,
-        );
+        check(Some(&gone), 102, Content::Removal, Some((102, "gone", true)), Applied::Removed);
         check(None, 101, patch(100, SET_101), None, Applied::Absent);
         check(None, 101, Content::Unreadable, None, Applied::Absent);
-        check(
-            None,
-            101,
-            whole(101),
-            Some((101, "{\"n\":101}", true)),
-            Applied::Replaced,
-        );
-        check(
-            None,
-            101,
-            Content::Removal,
-            Some((101, "gone", true)),
-            Applied::Removed,
-        );
+        check(None, 101, whole(101), Some((101, "{\"n\":101}", true)), Applied::Replaced);
+        check(None, 101, Content::Removal, Some((101, "gone", true)), Applied::Removed);
     }
 
     #[test]
     fn a_patch_that_fails_midway_leaves_the_document_whole_and_not_fresh() {
         let items = r#"[{"Op":"replace","Path":"/n","Value":1},{"Op":"remove","Path":"/absent"}]"#;
-        check(
-            Some(&held(100)),
-            101,
-            patch(100, items),
-            Some((100, "{\"n\":100}", false)),
-            Applied::Reload,
-        );
+        check(Some(&held(100)), 101, patch(100, items), Some((100, "{\"n\":100}", false)), Applied::Reload);
     }
 
     #[test]
     fn a_patch_below_an_invalidation_is_a_step_and_not_yet_fresh() {
         let told = invalidate(Some(&held(100)), 102).unwrap();
-        check(
-            Some(&told),
-            101,
-            patch(100, SET_101),
-            Some((101, "{\"n\":101}", false)),
-            Applied::Patched,
-        );
+        check(Some(&told), 101, patch(100, SET_101), Some((101, "{\"n\":101}", false)), Applied::Patched);
     }
 
     #[test]
@@ -474,14 +344,8 @@ mod tests {
         let now = Instant::now();
         let floor = |version, gone| Floor { version, gone };
         let wanting = invalidate(Some(&held(100)), 102);
-        let expired = Some(Entry::Document(Arc::new(Held::new(
-            document("{}"),
-            100,
-            Freshness {
-                until: now,
-                generation: 0,
-            },
-        ))));
+        let expired =
+            Some(Entry::Document(Arc::new(Held::new(document("{}"), 100, Freshness { until: now, generation: 0 }))));
         for (entry, row, floor, expected) in [
             (None, Some(100), floor(0, false), Filled::Kept),
             (None, Some(100), floor(101, false), Filled::Older),
@@ -495,49 +359,18 @@ mod tests {
             (expired.clone(), Some(99), floor(0, false), Filled::Older),
             (expired.clone(), Some(100), floor(0, false), Filled::Kept),
             (expired, None, floor(0, false), Filled::Kept),
-            (
-                Some(Entry::Tombstone(100)),
-                Some(100),
-                floor(0, false),
-                Filled::Older,
-            ),
-            (
-                Some(Entry::Tombstone(100)),
-                Some(101),
-                floor(0, false),
-                Filled::Kept,
-            ),
-            (
-                Some(Entry::Tombstone(100)),
-                None,
-                floor(0, false),
-                Filled::Kept,
-            ),
+            (Some(Entry::Tombstone(100)), Some(100), floor(0, false), Filled::Older),
+            (Some(Entry::Tombstone(100)), Some(101), floor(0, false), Filled::Kept),
+            (Some(Entry::Tombstone(100)), None, floor(0, false), Filled::Kept),
         ] {
             let loaded = document("{}");
-            let (next, filled) = fill(
-                entry.as_ref(),
-                row.map(|v| (v, &loaded)),
-                floor,
-                fresh(),
-                now,
-            );
+            let (next, filled) = fill(entry.as_ref(), row.map(|v| (v, &loaded)), floor, fresh(), now);
             assert_eq!(filled, expected, "{entry:?} {row:?} {floor:?}");
             let before = entry.as_ref().map_or(0, Entry::version);
-            assert!(
-                next.is_none_or(|e| e.version() >= before),
-                "{entry:?} {row:?} {floor:?} lowered the version"
-            );
+            assert!(next.is_none_or(|e| e.version() >= before), "{entry:?} {row:?} {floor:?} lowered the version");
         }
         assert!(matches!(
-            fill(
-                Some(&held(101)),
-                Some((100, &document("{}"))),
-                floor(101, false),
-                fresh(),
-                now
-            )
-            .1,
+            fill(Some(&held(101)), Some((100, &document("{}"))), floor(101, false), fresh(), now).1,
             Filled::Newer(_)
         ));
     }

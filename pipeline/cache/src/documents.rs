@@ -27,11 +27,7 @@ impl Documents {
             };
             u32::try_from(key.len() + text + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
         };
-        let entries = Cache::builder()
-            .max_capacity(bytes_max)
-            .weigher(weigh)
-            .time_to_live(time_to_live)
-            .build();
+        let entries = Cache::builder().max_capacity(bytes_max).weigher(weigh).time_to_live(time_to_live).build();
         Self { entries }
     }
 
@@ -50,11 +46,7 @@ impl Documents {
 
     /// Replaces an entry by what `decide` makes of it; `None` leaves it. Calls for one key run one after the
     /// other, and each sees what the one before left.
-    pub(crate) fn update<T>(
-        &self,
-        key: &Key,
-        decide: impl FnOnce(Option<&Entry>) -> (Option<Entry>, T),
-    ) -> T {
+    pub(crate) fn update<T>(&self, key: &Key, decide: impl FnOnce(Option<&Entry>) -> (Option<Entry>, T)) -> T {
         let mut outcome = None;
         let _ = self.entries.entry_by_ref(key).and_compute_with(|entry| {
             let entry = entry.map(moka::Entry::into_value);

@@ -29,10 +29,20 @@ struct Table<T> {
 
 struct Flight<T> {
     floor: Floor,
+    /// How often the floor was raised.
+    raises: u64,
     /// How many loads and writes of the key are under way.
     watchers: usize,
     /// The one load, if there is one.
-    load: Option<Landing<T>>,
+    load: Option<Load<T>>,
+}
+
+struct Load<T> {
+    landing: Landing<T>,
+    /// The generation in which the attempt began; see `Cache::lost`.
+    generation: u64,
+    /// What was heard of when the last attempt began: the load ends with it, whatever it finds.
+    last_attempt: Option<Floor>,
 }
 
 #[derive(Default)]
@@ -43,12 +53,7 @@ struct Scan {
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Self {
-            table: Mutex::new(Table {
-                keys: HashMap::new(),
-                scan: None,
-            }),
-        }
+        Self { table: Mutex::new(Table { keys: HashMap::new(), scan: None }) }
     }
 }
 
@@ -58,6 +63,7 @@ impl<T> Flights<T> {
         let mut table = self.lock();
         if let Some(flight) = table.keys.get_mut(key) {
             flight.floor = flight.floor.max(floor);
+            flight.raises += 1;
         }
         if let Some(scan) = &mut table.scan {
             if scan.floors.len() >= SCAN_FLOORS_MAX && !scan.floors.contains_key(key) {
@@ -72,53 +78,34 @@ impl<T> Flights<T> {
     /// The newest version of the key that was heard of since the oldest flight of it began.
     pub(crate) fn floor(&self, key: &Key) -> Floor {
         let table = self.lock();
-        let flown = table
-            .keys
-            .get(key)
-            .map(|flight| flight.floor)
-            .unwrap_or_default();
-        let scanned = table
-            .scan
-            .as_ref()
-            .and_then(|scan| scan.floors.get(key))
-            .copied()
-            .unwrap_or_default();
+        let flown = table.keys.get(key).map(|flight| flight.floor).unwrap_or_default();
+        let scanned = table.scan.as_ref().and_then(|scan| scan.floors.get(key)).copied().unwrap_or_default();
         flown.max(scanned)
     }
 
     /// Watches a key until the guard is dropped.
     pub(crate) fn watch(self: &Arc<Self>, key: &Key) -> Watch<T> {
         let mut table = self.lock();
-        let flight = table
-            .keys
-            .entry(Arc::clone(key))
-            .or_insert_with(Flight::new);
+        let flight = table.keys.entry(Arc::clone(key)).or_insert_with(Flight::new);
         flight.watchers += 1;
-        Watch {
-            flights: Arc::clone(self),
-            key: Arc::clone(key),
-            loads: false,
-        }
+        Watch { flights: Arc::clone(self), key: Arc::clone(key), load: None, raises: 0 }
     }
 
-    /// Joins the load of a key, or becomes the one who loads it.
-    pub(crate) fn join(self: &Arc<Self>, key: &Key) -> Join<T> {
+    /// Joins the load of a key, or becomes the one who loads it. A load that may give less than is known by
+    /// now is not joined but replaced.
+    pub(crate) fn join(self: &Arc<Self>, key: &Key, generation: u64) -> Join<T> {
         let mut table = self.lock();
-        let flight = table
-            .keys
-            .entry(Arc::clone(key))
-            .or_insert_with(Flight::new);
-        if let Some(landing) = &flight.load {
-            return Join::Passenger(landing.clone());
+        let flight = table.keys.entry(Arc::clone(key)).or_insert_with(Flight::new);
+        if let Some(load) = &flight.load
+            && load.generation == generation
+            && load.last_attempt.is_none_or(|floor| floor == flight.floor)
+        {
+            return Join::Passenger(load.landing.clone());
         }
         let (sender, landing) = watch::channel(None);
-        flight.load = Some(landing.clone());
+        flight.load = Some(Load { landing: landing.clone(), generation, last_attempt: None });
         flight.watchers += 1;
-        let watch = Watch {
-            flights: Arc::clone(self),
-            key: Arc::clone(key),
-            loads: true,
-        };
+        let watch = Watch { flights: Arc::clone(self), key: Arc::clone(key), load: Some(landing.clone()), raises: 0 };
         Join::Pilot(Pilot { watch, sender }, landing)
     }
 
@@ -129,9 +116,7 @@ impl<T> Flights<T> {
             return None;
         }
         table.scan = Some(Scan::default());
-        Some(WatchScan {
-            flights: Arc::clone(self),
-        })
+        Some(WatchScan { flights: Arc::clone(self) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table<T>> {
@@ -141,11 +126,7 @@ impl<T> Flights<T> {
 
 impl<T> Flight<T> {
     fn new() -> Self {
-        Self {
-            floor: Floor::default(),
-            watchers: 0,
-            load: None,
-        }
+        Self { floor: Floor::default(), raises: 0, watchers: 0, load: None }
     }
 }
 
@@ -164,22 +145,38 @@ pub(crate) struct Pilot<T> {
 }
 
 impl<T> Pilot<T> {
+    /// An attempt begins; the last one ends the load.
+    pub(crate) fn attempt(&mut self, generation: u64, attempt: Attempt) {
+        self.watch.raises = self.watch.with_flight(|flight, own| {
+            let floor = flight.floor;
+            if let Some(load) = flight.load.as_mut().filter(|_| own) {
+                load.generation = generation;
+                load.last_attempt = (attempt == Attempt::Last).then_some(floor);
+            }
+            flight.raises
+        });
+    }
+
     /// Ends the load if no version was heard of that is newer than what it found; otherwise gives the duty
     /// back. Nobody can join a load that has ended, so nobody gets less than was known when he asked.
-    pub(crate) fn land(mut self, found: Option<i64>, result: T) -> Result<(), Self> {
-        let mut table = self.watch.flights.lock();
-        if let Some(flight) = table.keys.get_mut(&self.watch.key) {
-            if !flight.floor.admits(found) {
-                drop(table);
-                return Err(self);
+    pub(crate) fn land(self, found: Option<i64>, result: T) -> Result<(), Self> {
+        let admitted = self.watch.with_flight(|flight, own| {
+            let admitted = self.watch.floor_of(flight, found).admits(found);
+            if admitted && own {
+                flight.load = None;
             }
-            flight.load = None;
+            admitted
+        });
+        if !admitted {
+            return Err(self);
         }
-        drop(table);
-        // From here on, a load of this key is somebody else's.
-        self.watch.loads = false;
         self.finish(result);
         Ok(())
+    }
+
+    /// What a row that this attempt found must not be older than.
+    pub(crate) fn floor(&self, found: Option<i64>) -> Floor {
+        self.watch.with_flight(|flight, _| self.watch.floor_of(flight, found))
     }
 
     /// Ends the load, whatever was heard.
@@ -191,22 +188,58 @@ impl<T> Pilot<T> {
     }
 }
 
+/// Whether an attempt to load may be followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It may.
+    Repeatable,
+    /// It is the last.
+    Last,
+}
+
 /// Keeps the floor of a key.
 pub(crate) struct Watch<T> {
     flights: Arc<Flights<T>>,
     key: Key,
-    loads: bool,
+    /// The load that ends with this guard.
+    load: Option<Landing<T>>,
+    /// How often the floor had been raised when the attempt began.
+    raises: u64,
+}
+
+impl<T> Watch<T> {
+    /// Runs `f` on the flight; `true` unless its load has been replaced by another's.
+    fn with_flight<R>(&self, f: impl FnOnce(&mut Flight<T>, bool) -> R) -> R {
+        let mut table = self.flights.lock();
+        let flight = table.keys.get_mut(&self.key).expect("a watched key has a flight");
+        let own = self.owns(flight);
+        f(flight, own)
+    }
+
+    fn owns(&self, flight: &Flight<T>) -> bool {
+        match (&self.load, &flight.load) {
+            (Some(own), Some(load)) => own.same_channel(&load.landing),
+            _ => false,
+        }
+    }
+
+    /// That there is no row is the truth, whatever was heard of before, unless something was heard of since
+    /// the attempt began: a delete nobody told us of yet has no version to compare.
+    fn floor_of(&self, flight: &Flight<T>, found: Option<i64>) -> Floor {
+        if found.is_none() && flight.raises == self.raises { Floor::default() } else { flight.floor }
+    }
 }
 
 impl<T> Drop for Watch<T> {
     fn drop(&mut self) {
         let mut table = self.flights.lock();
         if let Some(flight) = table.keys.get_mut(&self.key) {
+            if self.owns(flight) {
+                flight.load = None;
+            }
             flight.watchers -= 1;
             if flight.watchers == 0 {
                 table.keys.remove(&self.key);
-            } else if self.loads {
-                flight.load = None;
             }
         }
     }
@@ -220,11 +253,7 @@ pub(crate) struct WatchScan<T> {
 impl<T> WatchScan<T> {
     /// True if more keys changed than could be noted: what was scanned must not be kept.
     pub(crate) fn overflowed(&self) -> bool {
-        self.flights
-            .lock()
-            .scan
-            .as_ref()
-            .is_some_and(|scan| scan.overflowed)
+        self.flights.lock().scan.as_ref().is_some_and(|scan| scan.overflowed)
     }
 }
 

@@ -64,11 +64,7 @@ pub(crate) enum Join<E> {
     /// Somebody runs the query already.
     Passenger(Landing<E>),
     /// The caller has to run it; the number is the tick at which it began.
-    Pilot(
-        u64,
-        watch::Sender<Option<Result<Arc<Listed>, E>>>,
-        Landing<E>,
-    ),
+    Pilot(u64, watch::Sender<Option<Result<Arc<Listed>, E>>>, Landing<E>),
 }
 
 impl<E> Lists<E> {
@@ -76,16 +72,8 @@ impl<E> Lists<E> {
         let weigh = |_: &Arc<ForecastQuery>, listed: &Arc<Listed>| {
             u32::try_from(listed.body.len() + RESULT_OVERHEAD_BYTES).unwrap_or(u32::MAX)
         };
-        let results = Cache::builder()
-            .max_capacity(bytes_max)
-            .weigher(weigh)
-            .time_to_live(time_to_live)
-            .build();
-        Self {
-            results,
-            clock: Mutex::default(),
-            flights: Mutex::default(),
-        }
+        let results = Cache::builder().max_capacity(bytes_max).weigher(weigh).time_to_live(time_to_live).build();
+        Self { results, clock: Mutex::default(), flights: Mutex::default() }
     }
 
     /// The result that is held, and whether it is fresh.
@@ -134,23 +122,14 @@ impl<E> Lists<E> {
         }
         let (sender, landing) = watch::channel(None);
         let began = clock.now;
-        flights.insert(
-            Arc::clone(query),
-            Flight {
-                began,
-                landing: landing.clone(),
-            },
-        );
+        flights.insert(Arc::clone(query), Flight { began, landing: landing.clone() });
         Join::Pilot(began, sender, landing)
     }
 
     /// The query of [`Join::Pilot`] has ended; nobody joins it from here on.
     pub(crate) fn landed(&self, query: &ForecastQuery, landing: &Landing<E>) {
         let mut flights = self.flights();
-        if flights
-            .get(query)
-            .is_some_and(|flight| flight.landing.same_channel(landing))
-        {
+        if flights.get(query).is_some_and(|flight| flight.landing.same_channel(landing)) {
             flights.remove(query);
         }
     }
@@ -173,22 +152,10 @@ impl<E> Lists<E> {
 impl Clock {
     /// True if nothing in the query's result changed since the tick `began`.
     fn admits(&self, query: &ForecastQuery, began: u64) -> bool {
-        let changed = |tag: String| {
-            self.tags
-                .get(tag.as_str())
-                .copied()
-                .unwrap_or(0)
-                .max(self.all_changed)
-        };
+        let changed = |tag: String| self.tags.get(tag.as_str()).copied().unwrap_or(0).max(self.all_changed);
         let last = match query {
-            ForecastQuery {
-                company_id: Some(id),
-                ..
-            } => changed(format!("company:{id}")),
-            ForecastQuery {
-                production_unit_id: Some(id),
-                ..
-            } => changed(format!("unit:{id}")),
+            ForecastQuery { company_id: Some(id), .. } => changed(format!("company:{id}")),
+            ForecastQuery { production_unit_id: Some(id), .. } => changed(format!("unit:{id}")),
             _ => self.changed,
         };
         began >= last
@@ -208,22 +175,15 @@ pub(crate) fn listed(page: &Page, began: u64, fresh_until: Instant) -> Listed {
     }
     body.extend_from_slice(b"]}");
     let etag = xxh3_64(&body);
-    Listed {
-        body: body.into(),
-        etag,
-        began,
-        fresh_until,
-    }
+    Listed { body: body.into(), etag, began, fresh_until }
 }
 
 /// The tags of a document's lists.
 pub(crate) fn tags(document: &Document) -> impl Iterator<Item = String> + '_ {
-    [("company", "companyId"), ("unit", "productionUnitId")]
-        .into_iter()
-        .filter_map(|(kind, member)| {
-            let value = document.get(member)?;
-            Some(format!("{kind}:{}", value.as_str()?))
-        })
+    [("company", "companyId"), ("unit", "productionUnitId")].into_iter().filter_map(|(kind, member)| {
+        let value = document.get(member)?;
+        Some(format!("{kind}:{}", value.as_str()?))
+    })
 }
 
 #[cfg(test)]
@@ -240,25 +200,14 @@ mod tests {
     }
 
     fn fresh(lists: &Lists<()>, query: &ForecastQuery) -> bool {
-        lists
-            .get(query, Instant::now())
-            .is_some_and(|(_, fresh)| fresh)
+        lists.get(query, Instant::now()).is_some_and(|(_, fresh)| fresh)
     }
 
     fn result(lists: &Lists<()>, query: &Arc<ForecastQuery>) -> Arc<Listed> {
-        let Join::Pilot(began, _, landing) = lists.join(query) else {
-            panic!("{query:?} is in flight")
-        };
+        let Join::Pilot(began, _, landing) = lists.join(query) else { panic!("{query:?} is in flight") };
         lists.landed(query, &landing);
-        let page = Page {
-            total: 0,
-            rows: Vec::new(),
-        };
-        Arc::new(listed(
-            &page,
-            began,
-            Instant::now() + Duration::from_secs(60),
-        ))
+        let page = Page { total: 0, rows: Vec::new() };
+        Arc::new(listed(&page, began, Instant::now() + Duration::from_secs(60)))
     }
 
     #[test]
@@ -271,22 +220,14 @@ mod tests {
             (vec![], [true, true, true, true]),
         ] {
             let lists: Lists<()> = Lists::new(1 << 20, Duration::from_secs(60));
-            let queries = [
-                query(Some("a"), None),
-                query(Some("b"), Some("u")),
-                query(None, Some("u")),
-                query(None, None),
-            ];
+            let queries =
+                [query(Some("a"), None), query(Some("b"), Some("u")), query(None, Some("u")), query(None, None)];
             for query in &queries {
                 lists.put(query, &result(&lists, query));
             }
             assert!(queries.iter().all(|query| fresh(&lists, query)));
             lists.drop_tags(tags.iter().copied());
-            assert_eq!(
-                queries.each_ref().map(|query| !fresh(&lists, query)),
-                dropped,
-                "{tags:?}"
-            );
+            assert_eq!(queries.each_ref().map(|query| !fresh(&lists, query)), dropped, "{tags:?}");
         }
     }
 
@@ -304,9 +245,7 @@ mod tests {
     fn a_query_that_began_before_a_change_is_not_joined_after_it() {
         let lists: Lists<()> = Lists::new(1 << 20, Duration::from_secs(60));
         let query = query(Some("a"), None);
-        let Join::Pilot(_, _sender, _) = lists.join(&query) else {
-            panic!("the first is the pilot")
-        };
+        let Join::Pilot(_, _sender, _) = lists.join(&query) else { panic!("the first is the pilot") };
         assert!(matches!(lists.join(&query), Join::Passenger(_)));
         lists.drop_tags(["company:a"]);
         assert!(matches!(lists.join(&query), Join::Pilot(..)));

@@ -4,16 +4,13 @@ use crate::cache::{Inner, Level};
 use crate::decide::Applied;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 use smartpulse_pipeline::error::{Error, Result};
 use std::sync::Weak;
 
 /// From a commit on the same machine (well below 1 ms) to the limit that is promised (3 s) and beyond.
-const COMMIT_TO_CACHE_SECONDS: [f64; 16] = [
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0,
-];
+const COMMIT_TO_CACHE_SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0];
 
 /// The counters of one cache. One cache per registry.
 pub(crate) struct Metrics {
@@ -28,43 +25,24 @@ impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Result<Self> {
         let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec> {
             let counters = IntCounterVec::new(Opts::new(name, help), &[label]).map_err(refused)?;
-            registry
-                .register(Box::new(counters.clone()))
-                .map_err(refused)?;
+            registry.register(Box::new(counters.clone())).map_err(refused)?;
             Ok(counters)
         };
         let hits = counters("cache_hits_total", "Reads that a tier answered", "level")?;
-        let misses = counters(
-            "cache_misses_total",
-            "Reads that a tier could not answer",
-            "level",
-        )?;
-        let applied = counters(
-            "cache_applied_total",
-            "Changes offered to the cache, by outcome",
-            "outcome",
-        )?;
-        let stale = IntCounter::new("cache_stale_total", "Reads answered with a stale copy")
-            .map_err(refused)?;
-        registry
-            .register(Box::new(stale.clone()))
-            .map_err(refused)?;
+        let misses = counters("cache_misses_total", "Reads that a tier could not answer", "level")?;
+        let applied = counters("cache_applied_total", "Changes offered to the cache, by outcome", "outcome")?;
+        let stale = IntCounter::new("cache_stale_total", "Reads answered with a stale copy").map_err(refused)?;
+        registry.register(Box::new(stale.clone())).map_err(refused)?;
         let commit_to_cache = Histogram::with_opts(
-            HistogramOpts::new(
-                "commit_to_cache_seconds",
-                "From a change's commit until readers see it",
-            )
-            .buckets(COMMIT_TO_CACHE_SECONDS.to_vec()),
+            HistogramOpts::new("commit_to_cache_seconds", "From a change's commit until readers see it")
+                .buckets(COMMIT_TO_CACHE_SECONDS.to_vec()),
         )
         .map_err(refused)?;
-        registry
-            .register(Box::new(commit_to_cache.clone()))
-            .map_err(refused)?;
+        registry.register(Box::new(commit_to_cache.clone())).map_err(refused)?;
         Ok(Self {
             hits: Level::ALL.map(|level| hits.with_label_values(&[level.as_str()])),
             misses: Level::ALL.map(|level| misses.with_label_values(&[level.as_str()])),
-            applied: Applied::ALL
-                .map(|applied_as| applied.with_label_values(&[applied_as.as_str()])),
+            applied: Applied::ALL.map(|applied_as| applied.with_label_values(&[applied_as.as_str()])),
             stale,
             commit_to_cache,
         })
@@ -92,9 +70,7 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub(crate) fn register(cache: Weak<Inner>, registry: &Registry) -> Result<()> {
-        let gauge = |name: &str, help: &str| {
-            IntGaugeVec::new(Opts::new(name, help), &["level"]).map_err(refused)
-        };
+        let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["level"]).map_err(refused);
         let sizes = Self {
             cache,
             entries: gauge("cache_entries", "Entries that a tier holds")?,
@@ -111,17 +87,10 @@ impl Collector for Sizes {
 
     fn collect(&self) -> Vec<MetricFamily> {
         if let Some(cache) = self.cache.upgrade() {
-            for (level, (entries, bytes)) in [
-                (Level::L1, cache.documents.size()),
-                (Level::L2, cache.lists.size()),
-            ] {
+            for (level, (entries, bytes)) in [(Level::L1, cache.documents.size()), (Level::L2, cache.lists.size())] {
                 let labels = [level.as_str()];
-                self.entries
-                    .with_label_values(&labels)
-                    .set(i64::try_from(entries).unwrap_or(i64::MAX));
-                self.bytes
-                    .with_label_values(&labels)
-                    .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+                self.entries.with_label_values(&labels).set(i64::try_from(entries).unwrap_or(i64::MAX));
+                self.bytes.with_label_values(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
             }
         }
         [self.entries.collect(), self.bytes.collect()].concat()

@@ -23,30 +23,20 @@ impl Cache {
         let mut after: Option<Key> = None;
         let mut read = 0;
         while read < limit {
-            let watch = inner
-                .flights
-                .watch_scan()
-                .ok_or_else(|| Error::rejected("the cache is being warmed already"))?;
+            let watch =
+                inner.flights.watch_scan().ok_or_else(|| Error::rejected("the cache is being warmed already"))?;
             let generation = inner.generation();
             let rows = (limit - read).min(PAGE_ROWS);
-            let page = inner
-                .ask(
-                    inner
-                        .database
-                        .scan(&inner.config.table, after.as_deref(), rows),
-                )
-                .await?;
+            let page = inner.ask(inner.database.scan(&inner.config.table, after.as_deref(), rows)).await?;
             let last = page.len() < rows;
             read += page.len();
             after = page.last().map(|row| row.key.clone());
             if watch.overflowed() {
-                tracing::debug!(
-                    section = inner.config.section,
-                    "too much changed while a page was read to keep it"
-                );
+                tracing::debug!(section = inner.config.section, "too much changed while a page was read to keep it");
             } else {
                 for row in page {
-                    inner.fill(&row.key.clone(), Some(row), generation)?;
+                    let key = row.key.clone();
+                    inner.fill(&key, Some(row), generation, |_| inner.flights.floor(&key))?;
                 }
             }
             let (_, bytes) = inner.documents.size();

@@ -12,12 +12,7 @@ use std::sync::atomic::Ordering;
 use support::MemoryDatabase;
 
 fn cache(database: &Arc<MemoryDatabase>) -> Cache {
-    Cache::new(
-        CacheConfig::default(),
-        database.shared(),
-        &prometheus::Registry::new(),
-    )
-    .unwrap()
+    Cache::new(CacheConfig::default(), database.shared(), &prometheus::Registry::new()).unwrap()
 }
 
 fn patch(key: &str, version: i64, items: &Value) -> Change {
@@ -32,11 +27,7 @@ fn patch(key: &str, version: i64, items: &Value) -> Change {
 }
 
 fn whole(key: &str, version: i64, items: &Value) -> Change {
-    Change {
-        previous_version: None,
-        whole: true,
-        ..patch(key, version, items)
-    }
+    Change { previous_version: None, whole: true, ..patch(key, version, items) }
 }
 
 fn demand(n: i64) -> Value {
@@ -44,10 +35,7 @@ fn demand(n: i64) -> Value {
 }
 
 fn invalidation(key: &str, version: i64, tags: &[&str]) -> Invalidation {
-    Invalidation {
-        entity: Some((Key::from(key), version)),
-        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-    }
+    Invalidation { entity: Some((Key::from(key), version)), tags: tags.iter().map(|tag| (*tag).to_owned()).collect() }
 }
 
 fn members(value: Value) -> Map<String, Value> {
@@ -59,18 +47,10 @@ fn members(value: Value) -> Map<String, Value> {
 
 /// What a read gives: version, demand, level.
 async fn read(cache: &Cache, key: &str) -> Option<(i64, Value, Level)> {
-    let Hit {
-        document,
-        version,
-        level,
-        stale,
-    } = cache.get(key).await.unwrap()?;
+    let Hit { document, version, level, stale } = cache.get(key).await.unwrap()?;
     assert!(!stale);
     let document: Value = serde_json::from_slice(&document).unwrap();
-    assert_eq!(
-        document["versionId"], version,
-        "the version beside the document is the one in it"
-    );
+    assert_eq!(document["versionId"], version, "the version beside the document is the one in it");
     Some((version, document["demand"].clone(), level))
 }
 
@@ -80,11 +60,7 @@ async fn race_1_an_own_write_is_read_at_once_and_its_patch_changes_nothing() {
     database.set("k", json!({"demand": 1}));
     let cache = cache(&database);
     assert_eq!(read(&cache, "k").await, Some((1, json!(1), Level::L4)));
-    let update = Write::Update {
-        key: "k".into(),
-        expected_version: Some(1),
-        members: members(json!({"demand": 2})),
-    };
+    let update = Write::Update { key: "k".into(), expected_version: Some(1), members: members(json!({"demand": 2})) };
     assert!(matches!(cache.write(update).await.unwrap(), Written::Done(row) if row.version == 2));
     assert_eq!(read(&cache, "k").await, Some((2, json!(2), Level::L1)));
     assert_eq!(cache.apply(&patch("k", 2, &demand(2))), Applied::Stale);
@@ -98,11 +74,7 @@ async fn an_own_write_does_not_hide_a_newer_change_that_came_before_it_returned(
     database.set("k", json!({"demand": 1}));
     let cache = cache(&database);
     database.hold_answers(true);
-    let update = Write::Update {
-        key: "k".into(),
-        expected_version: None,
-        members: members(json!({"demand": 2})),
-    };
+    let update = Write::Update { key: "k".into(), expected_version: None, members: members(json!({"demand": 2})) };
     let writing = tokio::spawn({
         let cache = cache.clone();
         async move { cache.write(update).await }
@@ -148,8 +120,7 @@ async fn an_early_invalidation_does_not_cost_a_load_if_its_patch_follows() {
 
 #[tokio::test]
 async fn race_5_a_load_that_a_newer_version_overtakes_is_repeated() {
-    let patched: fn(&Cache) =
-        |cache| assert_eq!(cache.apply(&patch("k", 2, &demand(2))), Applied::Absent);
+    let patched: fn(&Cache) = |cache| assert_eq!(cache.apply(&patch("k", 2, &demand(2))), Applied::Absent);
     let invalidated: fn(&Cache) = |cache| cache.evict_older(&invalidation("k", 2, &[]));
     for (arrives, name) in [(patched, "patch"), (invalidated, "invalidation")] {
         let database = MemoryDatabase::new();
@@ -165,17 +136,9 @@ async fn race_5_a_load_that_a_newer_version_overtakes_is_repeated() {
         arrives(&cache);
         loaded_1.release();
         database.next_held().await.release();
-        assert_eq!(
-            reading.await.unwrap(),
-            Some((2, json!(2), Level::L4)),
-            "{name}"
-        );
+        assert_eq!(reading.await.unwrap(), Some((2, json!(2), Level::L4)), "{name}");
         database.hold_answers(false);
-        assert_eq!(
-            read(&cache, "k").await,
-            Some((2, json!(2), Level::L1)),
-            "{name}"
-        );
+        assert_eq!(read(&cache, "k").await, Some((2, json!(2), Level::L1)), "{name}");
     }
 }
 
@@ -247,19 +210,10 @@ async fn race_12_a_unit_that_moves_leaves_the_lists_of_both_companies() {
     let database = MemoryDatabase::new();
     database.set("k", json!({"companyId": "a", "productionUnitId": "u", "forecastDate": "2026-01-01T00:00:00.000Z"}));
     let cache = cache(&database);
-    let of = |company: &str| ForecastQuery {
-        company_id: Some(company.into()),
-        take: 20,
-        ..ForecastQuery::default()
-    };
+    let of = |company: &str| ForecastQuery { company_id: Some(company.into()), take: 20, ..ForecastQuery::default() };
     let total = async |company: &str| {
         let list = cache.list(of(company)).await.unwrap();
-        (
-            serde_json::from_slice::<Value>(&list.body).unwrap()["total"]
-                .as_u64()
-                .unwrap(),
-            list.level,
-        )
+        (serde_json::from_slice::<Value>(&list.body).unwrap()["total"].as_u64().unwrap(), list.level)
     };
     assert_eq!(total("a").await, (1, Level::L4));
     assert_eq!(total("b").await, (0, Level::L4));
@@ -269,22 +223,12 @@ async fn race_12_a_unit_that_moves_leaves_the_lists_of_both_companies() {
     assert_eq!(total("a").await, (0, Level::L4));
     assert_eq!(total("b").await, (1, Level::L4));
     // The hierarchy alone: no entity of the section, tags only.
-    cache.evict_older(&Invalidation {
-        entity: None,
-        tags: vec!["company:b".into()],
-    });
+    cache.evict_older(&Invalidation { entity: None, tags: vec!["company:b".into()] });
     assert_eq!(total("a").await, (0, Level::L2));
     assert_eq!(total("b").await, (1, Level::L4));
     // An own write that moves the unit back.
     let members = members(json!({"companyId": "a"}));
-    cache
-        .write(Write::Update {
-            key: "k".into(),
-            expected_version: None,
-            members,
-        })
-        .await
-        .unwrap();
+    cache.write(Write::Update { key: "k".into(), expected_version: None, members }).await.unwrap();
     assert_eq!(total("a").await, (1, Level::L4));
     assert_eq!(total("b").await, (0, Level::L4));
 }
@@ -293,11 +237,7 @@ async fn race_12_a_unit_that_moves_leaves_the_lists_of_both_companies() {
 async fn a_list_whose_tags_change_while_it_runs_is_not_kept_nor_joined_afterwards() {
     let database = MemoryDatabase::new();
     let cache = cache(&database);
-    let query = || ForecastQuery {
-        company_id: Some("a".into()),
-        take: 20,
-        ..ForecastQuery::default()
-    };
+    let query = || ForecastQuery { company_id: Some("a".into()), take: 20, ..ForecastQuery::default() };
     database.hold_answers(true);
     let early = tokio::spawn({
         let (cache, query) = (cache.clone(), query());
@@ -315,10 +255,7 @@ async fn a_list_whose_tags_change_while_it_runs_is_not_kept_nor_joined_afterward
     early_held.release();
     assert!(early.await.unwrap().body.starts_with(b"{\"total\":0,"));
     let kept = cache.list(query()).await.unwrap();
-    assert_eq!(
-        (kept.level, kept.body.starts_with(b"{\"total\":1,")),
-        (Level::L2, true)
-    );
+    assert_eq!((kept.level, kept.body.starts_with(b"{\"total\":1,")), (Level::L2, true));
 }
 
 #[tokio::test]
@@ -351,10 +288,7 @@ async fn after_a_gap_a_patch_costs_exactly_one_coalesced_load() {
     }
     database.next_held().await.release();
     database.hold_answers(false);
-    assert_eq!(
-        read(&cache, "k").await.map(|(version, ..)| version),
-        Some(5)
-    );
+    assert_eq!(read(&cache, "k").await.map(|(version, ..)| version), Some(5));
     assert_eq!(database.gets.load(Ordering::Relaxed), 2);
 }
 

@@ -15,27 +15,15 @@ use support::{MemoryDatabase, Mode};
 use tokio::time::{Instant, advance};
 
 fn cache(database: &Arc<MemoryDatabase>) -> Cache {
-    Cache::new(
-        CacheConfig::default(),
-        database.shared(),
-        &prometheus::Registry::new(),
-    )
-    .unwrap()
+    Cache::new(CacheConfig::default(), database.shared(), &prometheus::Registry::new()).unwrap()
 }
 
 async fn level(cache: &Cache, key: &str) -> Option<(i64, Level, bool)> {
-    cache
-        .get(key)
-        .await
-        .unwrap()
-        .map(|hit| (hit.version, hit.level, hit.stale))
+    cache.get(key).await.unwrap().map(|hit| (hit.version, hit.level, hit.stale))
 }
 
 fn query() -> ForecastQuery {
-    ForecastQuery {
-        take: 20,
-        ..ForecastQuery::default()
-    }
+    ForecastQuery { take: 20, ..ForecastQuery::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,14 +83,8 @@ async fn a_document_expires_a_patch_renews_it() {
     assert_eq!(level(&cache, "k").await, Some((1, Level::L1, false)));
     let items = Bytes::from_static(br#"[{"Op":"replace","Path":"/demand","Value":2}]"#);
     database.set("k", json!({"demand": 2}));
-    let change = Change {
-        key: "k".into(),
-        version: 2,
-        previous_version: Some(1),
-        items,
-        whole: false,
-        commit_time: None,
-    };
+    let change =
+        Change { key: "k".into(), version: 2, previous_version: Some(1), items, whole: false, commit_time: None };
     assert_eq!(cache.apply(&change), Applied::Patched);
     advance(Duration::from_secs(59)).await;
     assert_eq!(level(&cache, "k").await, Some((2, Level::L1, false)));
@@ -120,14 +102,7 @@ async fn a_row_that_vanished_unheard_of_is_noticed_at_expiry_and_stays_gone() {
     advance(Duration::from_secs(60)).await;
     assert_eq!(level(&cache, "k").await, None);
     let items = Bytes::from_static(br#"[{"Op":"add","Path":"","Value":{"demand":1}}]"#);
-    let late = Change {
-        key: "k".into(),
-        version: 1,
-        previous_version: None,
-        items,
-        whole: true,
-        commit_time: None,
-    };
+    let late = Change { key: "k".into(), version: 1, previous_version: None, items, whole: true, commit_time: None };
     assert_eq!(cache.apply(&late), Applied::Stale);
 }
 
@@ -142,11 +117,7 @@ async fn a_silent_database_costs_one_time_out_then_none_until_it_recovers() {
     database.set_mode(Mode::Silent);
 
     let start = Instant::now();
-    assert_eq!(
-        level(&cache, "k").await,
-        Some((1, Level::L1, true)),
-        "stale, marked"
-    );
+    assert_eq!(level(&cache, "k").await, Some((1, Level::L1, true)), "stale, marked");
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert!(cache.is_database_skipped());
 
@@ -154,28 +125,14 @@ async fn a_silent_database_costs_one_time_out_then_none_until_it_recovers() {
     assert_eq!(level(&cache, "k").await, Some((1, Level::L1, true)));
     let list = cache.list(query()).await.unwrap();
     assert_eq!((list.level, list.stale), (Level::L2, true));
-    assert_eq!(
-        cache.get("other").await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
-    let update = Write::Update {
-        key: "k".into(),
-        expected_version: None,
-        members: serde_json::Map::new(),
-    };
-    assert_eq!(
-        cache.write(update).await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
+    assert_eq!(cache.get("other").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let update = Write::Update { key: "k".into(), expected_version: None, members: serde_json::Map::new() };
+    assert_eq!(cache.write(update).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(start.elapsed(), Duration::ZERO, "skipped at once");
 
     database.set_mode(Mode::Up);
     advance(Duration::from_secs(1)).await;
-    assert_eq!(
-        level(&cache, "k").await,
-        Some((1, Level::L4, false)),
-        "the probe"
-    );
+    assert_eq!(level(&cache, "k").await, Some((1, Level::L4, false)), "the probe");
     assert!(!cache.is_database_skipped());
     assert!(!cache.list(query()).await.unwrap().stale);
 }
@@ -183,19 +140,12 @@ async fn a_silent_database_costs_one_time_out_then_none_until_it_recovers() {
 #[tokio::test(start_paused = true)]
 async fn a_held_copy_is_not_served_for_ever_without_the_database() {
     let database = MemoryDatabase::new();
-    let config = CacheConfig {
-        l1_ttl: Duration::ZERO,
-        stale_grace: Duration::ZERO,
-        ..CacheConfig::default()
-    };
+    let config = CacheConfig { l1_ttl: Duration::ZERO, stale_grace: Duration::ZERO, ..CacheConfig::default() };
     let cache = Cache::new(config, database.shared(), &prometheus::Registry::new()).unwrap();
     database.set("k", json!({"demand": 1}));
     level(&cache, "k").await;
     database.set_mode(Mode::Away);
-    assert_eq!(
-        cache.get("k").await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
+    assert_eq!(cache.get("k").await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,16 +155,9 @@ async fn a_write_whose_outcome_is_unknown_is_not_hidden_by_an_old_copy() {
     let cache = cache(&database);
     level(&cache, "k").await;
     database.hold_answers(true);
-    let update = Write::Update {
-        key: "k".into(),
-        expected_version: None,
-        members: serde_json::Map::new(),
-    };
+    let update = Write::Update { key: "k".into(), expected_version: None, members: serde_json::Map::new() };
     // Committed, and never answered.
-    assert_eq!(
-        cache.write(update).await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
+    assert_eq!(cache.write(update).await.unwrap_err().kind(), ErrorKind::Unavailable);
     database.hold_answers(false);
     advance(Duration::from_secs(1)).await;
     assert_eq!(level(&cache, "k").await, Some((2, Level::L4, false)));
@@ -233,22 +176,12 @@ async fn after_a_loss_everything_is_asked_for_again_and_patches_still_fit() {
     assert_eq!(level(&cache, "a").await, Some((1, Level::L4, false)));
     assert_eq!(cache.list(query()).await.unwrap().level, Level::L4);
     let items = Bytes::from_static(br#"[{"Op":"replace","Path":"/demand","Value":2}]"#);
-    let change = Change {
-        key: "b".into(),
-        version: 2,
-        previous_version: Some(1),
-        items,
-        whole: false,
-        commit_time: None,
-    };
+    let change =
+        Change { key: "b".into(), version: 2, previous_version: Some(1), items, whole: false, commit_time: None };
     assert_eq!(cache.apply(&change), Applied::Patched);
     assert_eq!(level(&cache, "b").await, Some((2, Level::L1, false)));
     database.set_mode(Mode::Away);
-    assert_eq!(
-        level(&cache, "c").await,
-        Some((1, Level::L1, true)),
-        "the last resort"
-    );
+    assert_eq!(level(&cache, "c").await, Some((1, Level::L1, true)), "the last resort");
 }
 
 #[tokio::test]
@@ -272,10 +205,7 @@ async fn memory_is_bounded_by_bytes() {
         database.set(&format!("k{n}"), json!({"text": text}));
     }
     let registry = prometheus::Registry::new();
-    let config = CacheConfig {
-        l1_bytes_max: 500_000,
-        ..CacheConfig::default()
-    };
+    let config = CacheConfig { l1_bytes_max: 500_000, ..CacheConfig::default() };
     let cache = Cache::new(config, database.shared(), &registry).unwrap();
     for n in 0..200 {
         cache.get(&format!("k{n}")).await.unwrap();
@@ -298,10 +228,7 @@ async fn what_happened_is_counted_and_told_to_the_observer() {
     let observer = Arc::clone(&told);
     let config = CacheConfig {
         observer: Some(Arc::new(move |key, version, applied| {
-            observer
-                .lock()
-                .unwrap()
-                .push((Arc::clone(key), version, applied));
+            observer.lock().unwrap().push((Arc::clone(key), version, applied));
         })),
         ..CacheConfig::default()
     };
@@ -311,26 +238,11 @@ async fn what_happened_is_counted_and_told_to_the_observer() {
     cache.get("absent").await.unwrap();
     let items = Bytes::from_static(br#"[{"Op":"replace","Path":"/demand","Value":2}]"#);
     let commit_time = Some(Timestamp::from_millis(Timestamp::now().as_millis() - 40));
-    let change = Change {
-        key: "k".into(),
-        version: 2,
-        previous_version: Some(1),
-        items,
-        whole: false,
-        commit_time,
-    };
+    let change = Change { key: "k".into(), version: 2, previous_version: Some(1), items, whole: false, commit_time };
     cache.apply(&change);
     cache.apply(&change);
-    assert_eq!(
-        *told.lock().unwrap(),
-        [
-            ("k".into(), 2, Applied::Patched),
-            ("k".into(), 2, Applied::Stale)
-        ]
-    );
-    let text = prometheus::TextEncoder::new()
-        .encode_to_string(&registry.gather())
-        .unwrap();
+    assert_eq!(*told.lock().unwrap(), [("k".into(), 2, Applied::Patched), ("k".into(), 2, Applied::Stale)]);
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     for line in [
         "cache_hits_total{level=\"L1\"} 1",
         "cache_hits_total{level=\"L4\"} 1",
@@ -341,13 +253,7 @@ async fn what_happened_is_counted_and_told_to_the_observer() {
         "cache_entries{level=\"L1\"} 1",
         "commit_to_cache_seconds_count 1",
     ] {
-        assert!(
-            text.lines().any(|found| found == line),
-            "{line} is not in\n{text}"
-        );
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    assert!(
-        Cache::new(CacheConfig::default(), database.shared(), &registry).is_err(),
-        "one cache per registry"
-    );
+    assert!(Cache::new(CacheConfig::default(), database.shared(), &registry).is_err(), "one cache per registry");
 }

@@ -100,17 +100,11 @@ impl MemoryDatabase {
 
     /// Commits an insert or an update of these members, and gives the row.
     pub fn set(&self, key: &str, members: Value) -> Row {
-        let Value::Object(members) = members else {
-            panic!("members are an object")
-        };
+        let Value::Object(members) = members else { panic!("members are an object") };
         let mut state = self.state.lock().unwrap();
         let exists = state.rows.contains_key(key);
         let written = state.commit(if exists {
-            Write::Update {
-                key: key.into(),
-                expected_version: None,
-                members,
-            }
+            Write::Update { key: key.into(), expected_version: None, members }
         } else {
             let mut with_id = members;
             with_id.insert("id".into(), key.into());
@@ -124,10 +118,7 @@ impl MemoryDatabase {
 
     /// Commits a delete, and gives the tombstone's version.
     pub fn delete(&self, key: &str) -> i64 {
-        match self.commit(Write::Delete {
-            key: key.into(),
-            expected_version: None,
-        }) {
+        match self.commit(Write::Delete { key: key.into(), expected_version: None }) {
             Written::Done(row) => row.version,
             other => panic!("{other:?}"),
         }
@@ -139,11 +130,7 @@ impl MemoryDatabase {
     }
 
     /// What every call does before it answers: take the snapshot, then wait as long as the test wants.
-    async fn answer<T>(
-        &self,
-        what: impl Into<String>,
-        snapshot: impl FnOnce(&mut State) -> T,
-    ) -> Result<T> {
+    async fn answer<T>(&self, what: impl Into<String>, snapshot: impl FnOnce(&mut State) -> T) -> Result<T> {
         let (taken, wait) = {
             let mut state = self.state.lock().unwrap();
             match state.mode {
@@ -153,10 +140,7 @@ impl MemoryDatabase {
                     let taken = snapshot(&mut state);
                     let wait = state.hold.then(|| {
                         let (release, wait) = oneshot::channel();
-                        state.held.push(HeldAnswer {
-                            what: what.into(),
-                            release,
-                        });
+                        state.held.push(HeldAnswer { what: what.into(), release });
                         wait
                     });
                     (Some(taken), wait)
@@ -177,11 +161,7 @@ impl MemoryDatabase {
 impl State {
     fn row(&self, key: &str) -> Option<Row> {
         let (version, members) = self.rows.get(key)?;
-        Some(Row {
-            key: key.into(),
-            version: *version,
-            document: image(*version, members),
-        })
+        Some(Row { key: key.into(), version: *version, document: image(*version, members) })
     }
 
     fn commit(&mut self, write: Write) -> Written {
@@ -195,11 +175,7 @@ impl State {
                 self.rows.insert(id.clone(), (version, members));
                 Written::Done(self.row(&id).unwrap())
             }
-            Write::Update {
-                key,
-                expected_version,
-                members,
-            } => {
+            Write::Update { key, expected_version, members } => {
                 let Some((version, row)) = self.rows.get_mut(&*key) else {
                     return Written::NotFound;
                 };
@@ -210,10 +186,7 @@ impl State {
                 row.extend(members);
                 Written::Done(self.row(&key).unwrap())
             }
-            Write::Delete {
-                key,
-                expected_version,
-            } => {
+            Write::Delete { key, expected_version } => {
                 let Some((version, _)) = self.rows.get(&*key) else {
                     return Written::NotFound;
                 };
@@ -222,11 +195,7 @@ impl State {
                 }
                 let (version, last) = self.rows.remove(&*key).unwrap();
                 self.tombstones.insert(key.to_string(), version + 1);
-                Written::Done(Row {
-                    key,
-                    version: version + 1,
-                    document: image(version, &last),
-                })
+                Written::Done(Row { key, version: version + 1, document: image(version, &last) })
             }
         }
     }
@@ -234,10 +203,7 @@ impl State {
 
 fn image(version: i64, members: &Map<String, Value>) -> Bytes {
     let mut row = members.clone();
-    let variance = match (
-        row.get("supply").and_then(Value::as_f64),
-        row.get("demand").and_then(Value::as_f64),
-    ) {
+    let variance = match (row.get("supply").and_then(Value::as_f64), row.get("demand").and_then(Value::as_f64)) {
         (Some(supply), Some(demand)) => json!(supply - demand),
         _ => Value::Null,
     };
@@ -257,11 +223,7 @@ impl Database for MemoryDatabase {
     }
 
     async fn table(&self, name: &str) -> Result<Table> {
-        Ok(Table {
-            name: name.to_owned(),
-            columns: Vec::new(),
-            capture: Vec::new(),
-        })
+        Ok(Table { name: name.to_owned(), columns: Vec::new(), capture: Vec::new() })
     }
 
     async fn head(&self, _: &str, _: CaptureMode) -> Result<Position> {
@@ -291,62 +253,37 @@ impl Database for MemoryDatabase {
     async fn get(&self, _: &str, keys: &[Key]) -> Result<Vec<Row>> {
         self.gets.fetch_add(1, Ordering::Relaxed);
         let what = keys.join(",");
-        self.answer(what, |state| {
-            keys.iter().filter_map(|key| state.row(key)).collect()
-        })
-        .await
+        self.answer(what, |state| keys.iter().filter_map(|key| state.row(key)).collect()).await
     }
 
     async fn list_forecasts(&self, query: &ForecastQuery) -> Result<Page> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         self.answer("list", |state| {
             let is = |row: &Map<String, Value>, member: &str, wanted: &Option<String>| {
-                wanted
-                    .as_deref()
-                    .is_none_or(|wanted| row.get(member).and_then(Value::as_str) == Some(wanted))
+                wanted.as_deref().is_none_or(|wanted| row.get(member).and_then(Value::as_str) == Some(wanted))
             };
             let mut keys: Vec<(String, String)> = state
                 .rows
                 .iter()
                 .filter(|(_, (_, row))| {
-                    is(row, "companyId", &query.company_id)
-                        && is(row, "productionUnitId", &query.production_unit_id)
+                    is(row, "companyId", &query.company_id) && is(row, "productionUnitId", &query.production_unit_id)
                 })
                 .map(|(key, (_, row))| {
-                    (
-                        row.get("forecastDate")
-                            .and_then(Value::as_str)
-                            .unwrap_or("")
-                            .to_owned(),
-                        key.clone(),
-                    )
+                    (row.get("forecastDate").and_then(Value::as_str).unwrap_or("").to_owned(), key.clone())
                 })
                 .filter(|(date, _)| {
-                    query.from.as_ref().is_none_or(|from| date >= from)
-                        && query.to.as_ref().is_none_or(|to| date < to)
+                    query.from.as_ref().is_none_or(|from| date >= from) && query.to.as_ref().is_none_or(|to| date < to)
                 })
                 .collect();
             keys.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
             let total = keys.len() as u64;
-            let rows = keys
-                .iter()
-                .skip(query.skip as usize)
-                .take(query.take as usize);
-            Page {
-                total,
-                rows: rows.filter_map(|(_, key)| state.row(key)).collect(),
-            }
+            let rows = keys.iter().skip(query.skip as usize).take(query.take as usize);
+            Page { total, rows: rows.filter_map(|(_, key)| state.row(key)).collect() }
         })
         .await
     }
 
     async fn write(&self, _: &str, writes: Vec<Write>) -> Result<Vec<Written>> {
-        self.answer("write", |state| {
-            writes
-                .into_iter()
-                .map(|write| state.commit(write))
-                .collect()
-        })
-        .await
+        self.answer("write", |state| writes.into_iter().map(|write| state.commit(write)).collect()).await
     }
 }
