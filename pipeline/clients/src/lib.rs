@@ -8,4 +8,5 @@
 pub mod bus;
 pub mod database;
 pub mod embedded;
+pub mod metrics;
 pub mod pubsub;

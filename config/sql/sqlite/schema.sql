@@ -1,0 +1,121 @@
+-- The embedded database, version 1 (PRAGMA user_version). Names are those of SQL Server's schema; declared
+-- types too, and they keep their meaning here: SQLite gives `uniqueidentifier` and `datetime2(3)` numeric
+-- affinity, under which a text with dashes stays text; `float` becomes REAL; `nvarchar` TEXT; `bigint` INTEGER.
+--
+-- The CHECKs hold what SQL Server's types would: ids are lower-case UUID text, times are RFC 3339 UTC with
+-- milliseconds (so that they sort as text), floats are finite, lengths are kept. Their names are the message
+-- that a writer sees.
+--
+-- WITHOUT ROWID: rows lie in key order, which is what scans follow, and REPLACE can then only ever replace the row of
+-- the same id.
+
+CREATE TABLE IF NOT EXISTS Forecasts (
+    Id                uniqueidentifier NOT NULL PRIMARY KEY,
+    CompanyId         uniqueidentifier NOT NULL,
+    ProductionUnitId  uniqueidentifier NOT NULL,
+    ForecastDate      datetime2(3)     NOT NULL,
+    Demand            float            NOT NULL,
+    Supply            float            NULL,
+    ConfidenceLevel   float            NOT NULL DEFAULT 1.0,
+    Status            nvarchar(32)     NOT NULL DEFAULT 'Draft',
+    CreatedAt         datetime2(3)     NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    UpdatedAt         datetime2(3)     NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    UpdatedBy         uniqueidentifier NULL,
+    UpdatedVia        nvarchar(64)     NULL,
+    VersionId         bigint           NOT NULL DEFAULT 1,
+    CONSTRAINT Id_must_be_lower_case_uuid_text CHECK (
+        typeof(Id) = 'text' AND length(Id) = 36 AND Id GLOB '????????-????-????-????-????????????'
+        AND replace(Id, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT CompanyId_must_be_lower_case_uuid_text CHECK (
+        typeof(CompanyId) = 'text' AND length(CompanyId) = 36 AND replace(CompanyId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT ProductionUnitId_must_be_lower_case_uuid_text CHECK (
+        typeof(ProductionUnitId) = 'text' AND length(ProductionUnitId) = 36
+        AND replace(ProductionUnitId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT UpdatedBy_must_be_lower_case_uuid_text CHECK (
+        UpdatedBy IS NULL OR (typeof(UpdatedBy) = 'text' AND length(UpdatedBy) = 36
+        AND replace(UpdatedBy, '-', '') NOT GLOB '*[^0-9a-f]*')),
+    CONSTRAINT ForecastDate_must_be_rfc3339_utc_with_milliseconds CHECK (
+        typeof(ForecastDate) = 'text' AND ForecastDate GLOB
+        '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z'),
+    CONSTRAINT CreatedAt_must_be_rfc3339_utc_with_milliseconds CHECK (
+        typeof(CreatedAt) = 'text' AND CreatedAt GLOB
+        '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z'),
+    CONSTRAINT UpdatedAt_must_be_rfc3339_utc_with_milliseconds CHECK (
+        typeof(UpdatedAt) = 'text' AND UpdatedAt GLOB
+        '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z'),
+    CONSTRAINT Demand_must_be_a_finite_number CHECK (typeof(Demand) = 'real' AND abs(Demand) < 9e999),
+    CONSTRAINT Supply_must_be_a_finite_number CHECK (
+        Supply IS NULL OR (typeof(Supply) = 'real' AND abs(Supply) < 9e999)),
+    CONSTRAINT ConfidenceLevel_must_be_a_finite_number CHECK (
+        typeof(ConfidenceLevel) = 'real' AND abs(ConfidenceLevel) < 9e999),
+    CONSTRAINT Status_must_be_1_to_32_characters CHECK (typeof(Status) = 'text' AND length(Status) BETWEEN 1 AND 32),
+    CONSTRAINT UpdatedVia_must_be_at_most_64_characters CHECK (
+        UpdatedVia IS NULL OR (typeof(UpdatedVia) = 'text' AND length(UpdatedVia) <= 64)),
+    CONSTRAINT VersionId_must_be_at_least_1 CHECK (typeof(VersionId) = 'integer' AND VersionId >= 1)
+) WITHOUT ROWID;
+
+-- The list query: newest ForecastDate first, then by id (the key ends every index of this table by itself).
+CREATE INDEX IF NOT EXISTS IX_Forecasts_Company ON Forecasts (CompanyId, ForecastDate DESC, Id);
+CREATE INDEX IF NOT EXISTS IX_Forecasts_Unit ON Forecasts (ProductionUnitId, ForecastDate DESC, Id);
+CREATE INDEX IF NOT EXISTS IX_Forecasts_Date ON Forecasts (ForecastDate DESC, Id);
+
+CREATE TABLE IF NOT EXISTS ProductionUnits (
+    Id          uniqueidentifier NOT NULL PRIMARY KEY,
+    CompanyId   uniqueidentifier NOT NULL,
+    ProviderId  uniqueidentifier NOT NULL,
+    Name        nvarchar(200)    NOT NULL,
+    Kind        nvarchar(64)     NOT NULL,
+    CapacityMw  float            NOT NULL,
+    VersionId   bigint           NOT NULL DEFAULT 1,
+    CONSTRAINT Id_must_be_lower_case_uuid_text CHECK (
+        typeof(Id) = 'text' AND length(Id) = 36 AND Id GLOB '????????-????-????-????-????????????'
+        AND replace(Id, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT CompanyId_must_be_lower_case_uuid_text CHECK (
+        typeof(CompanyId) = 'text' AND length(CompanyId) = 36 AND replace(CompanyId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT ProviderId_must_be_lower_case_uuid_text CHECK (
+        typeof(ProviderId) = 'text' AND length(ProviderId) = 36
+        AND replace(ProviderId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT Name_must_be_at_most_200_characters CHECK (typeof(Name) = 'text' AND length(Name) <= 200),
+    CONSTRAINT Kind_must_be_at_most_64_characters CHECK (typeof(Kind) = 'text' AND length(Kind) <= 64),
+    CONSTRAINT CapacityMw_must_be_a_finite_number CHECK (typeof(CapacityMw) = 'real' AND abs(CapacityMw) < 9e999),
+    CONSTRAINT VersionId_must_be_at_least_1 CHECK (typeof(VersionId) = 'integer' AND VersionId >= 1)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS IX_ProductionUnits_Company ON ProductionUnits (CompanyId, Id);
+
+-- The last version of what was deleted, plus one. A row stays when its entity is created again.
+CREATE TABLE IF NOT EXISTS Tombstones (
+    Section    nvarchar(64)     NOT NULL,
+    Id         uniqueidentifier NOT NULL,
+    VersionId  bigint           NOT NULL,
+    DeletedAt  datetime2(3)     NOT NULL,
+    PRIMARY KEY (Section, Id)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS SysUser (
+    Id           uniqueidentifier NOT NULL PRIMARY KEY,
+    CompanyId    uniqueidentifier NOT NULL,
+    Email        nvarchar(320)    NOT NULL,
+    DisplayName  nvarchar(200)    NOT NULL,
+    Role         nvarchar(32)     NOT NULL,
+    CONSTRAINT Id_must_be_lower_case_uuid_text CHECK (
+        typeof(Id) = 'text' AND length(Id) = 36 AND Id GLOB '????????-????-????-????-????????????'
+        AND replace(Id, '-', '') NOT GLOB '*[^0-9a-f]*')
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS IX_SysUser_Company ON SysUser (CompanyId, Id);
+
+-- Which database this is: a position taken in another one, or in this one before it was replaced, is refused.
+CREATE TABLE IF NOT EXISTS smartpulse_database (
+    Incarnation  TEXT NOT NULL
+);
+INSERT INTO smartpulse_database (Incarnation)
+    SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM smartpulse_database);
+
+-- Which tables are captured, the text of their triggers (they are made anew when it differs), and up to which
+-- sequence number the full-image log was cleaned.
+CREATE TABLE IF NOT EXISTS smartpulse_capture (
+    TableName   TEXT   NOT NULL PRIMARY KEY,
+    Triggers    TEXT   NOT NULL,
+    PrunedTo    bigint NOT NULL DEFAULT 0
+) WITHOUT ROWID;

@@ -1,0 +1,416 @@
+//! The embedded database: one SQLite file that any program may write.
+//!
+//! Contract: that of [`Database`]. Versions, tombstones and both capture modes are kept by triggers
+//! (`config/sql/sqlite/capture.sql`), so they hold whoever writes, with these limits:
+//! - `REPLACE` of a live row is one UPDATE; where the writer has set `recursive_triggers`, SQLite shows it as
+//!   a DELETE and an INSERT, and so it is logged, each with its own version.
+//! - `RETURNING` shows a row before its version was bumped.
+//! - The log is kept for `retention_hours` and at most `log_rows_max` rows; a position below is lost, explicitly.
+//!   It is cleaned in small steps while this resource writes or polls.
+//!
+//! Concurrency: WAL; one writer connection, `readers` for reads, one for capture. Another process that
+//! holds the write lock is waited for, 5 s at most. Reads never wait for writers.
+//!
+//! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `scan`, `get`, `list`, `write`, `clean`.
+
+use super::capture::{self, CaptureSlot};
+use super::connection::{Failure, Opener, Pool, Synchronous};
+use super::migrate;
+use super::rows::{Catalogue, TableInfo, quote};
+use crate::database::{CaptureMode, Database, ForecastQuery, Page, Poll, Row, Table, Write, Written};
+use crate::metrics::DatabaseMetrics;
+use async_trait::async_trait;
+use prometheus::Registry;
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{Connection, TransactionBehavior, params_from_iter};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use smartpulse_pipeline::error::{Error, Result};
+use smartpulse_pipeline::{Key, Position, Timestamp};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+/// How often the log is looked at for rows to clean. One step cleans 2,000 rows and the next follows at once while
+/// there are more, so that this bounds idle cost, not the speed of cleaning.
+const CLEAN_INTERVAL_MS: i64 = 10_000;
+
+/// An embedded SQLite database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SqliteConfig {
+    /// The file, relative to the data folder (an absolute path is taken as it is). Created when it is missing.
+    /// Default `main.db`.
+    pub path: String,
+    /// The tables whose changes are captured, in both modes. Each needs a primary key of one column and a `VersionId`.
+    /// Default `[Forecasts, ProductionUnits]`.
+    pub captured_tables: Vec<String>,
+    /// How long the full-image log is kept, in hours. A consumer that was away for longer takes a new snapshot.
+    /// Default 48, like SQL Server's change tracking; 0 keeps nothing that `log_rows_max` does not.
+    pub retention_hours: u32,
+    /// How many rows the full-image log keeps at most, the newest. Bounds the file: about 300 bytes per row of
+    /// `Forecasts`. Default 5,000,000.
+    pub log_rows_max: u32,
+    /// How many reads run at the same time. Default 4, at least 1.
+    pub readers: u32,
+    /// `normal`: a commit survives the death of the process; `full`: also the loss of power, at a disk flush
+    /// per commit. Default `normal`.
+    pub synchronous: Synchronous,
+}
+
+impl Default for SqliteConfig {
+    fn default() -> Self {
+        Self {
+            path: "main.db".to_owned(),
+            captured_tables: vec!["Forecasts".to_owned(), "ProductionUnits".to_owned()],
+            retention_hours: 48,
+            log_rows_max: 5_000_000,
+            readers: 4,
+            synchronous: Synchronous::Normal,
+        }
+    }
+}
+
+/// The running database resource.
+#[derive(Debug)]
+pub struct SqliteDatabase {
+    config: SqliteConfig,
+    writer: Pool<Connection>,
+    readers: Pool<Connection>,
+    capture: Pool<CaptureSlot>,
+    catalogue: Arc<Catalogue>,
+    metrics: DatabaseMetrics,
+    /// When the log is to be looked at again, in milliseconds since 1970.
+    clean_at: AtomicI64,
+}
+
+impl SqliteDatabase {
+    /// The resource named `name`. The file is opened by the first call.
+    ///
+    /// # Errors
+    /// Fatal when the file's folder cannot be created or the metrics are refused.
+    pub fn open(name: &str, config: &SqliteConfig, data_dir: &Path, registry: &Registry) -> Result<Self> {
+        let path = data_dir.join(&config.path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Error::fatal(format!("cannot create {}", folder.display())).because(e))?;
+        }
+        let opener = Opener::new(path, config.synchronous);
+        Ok(Self {
+            config: config.clone(),
+            writer: Pool::new(opener.clone(), 1),
+            readers: Pool::new(opener.clone(), config.readers.max(1) as usize),
+            capture: Pool::new(opener, 1),
+            catalogue: Arc::default(),
+            metrics: DatabaseMetrics::register(name, registry)?,
+            clean_at: AtomicI64::new(0),
+        })
+    }
+
+    /// What it has measured so far.
+    #[must_use]
+    pub fn metrics(&self) -> &DatabaseMetrics {
+        &self.metrics
+    }
+
+    /// Cleans the logs now, down to what the settings keep.
+    ///
+    /// # Errors
+    /// As [`super::connection::classify`] says.
+    pub async fn clean(&self) -> Result<()> {
+        for table in &self.config.captured_tables {
+            while self.clean_step(table).await? {}
+        }
+        Ok(())
+    }
+
+    async fn clean_step(&self, table: &str) -> Result<bool> {
+        let start = Instant::now();
+        let before = Timestamp::now().as_millis() - i64::from(self.config.retention_hours) * 3_600_000;
+        let rows_max = i64::from(self.config.log_rows_max);
+        let (catalogue, table) = (Arc::clone(&self.catalogue), table.to_owned());
+        let more = self
+            .writer
+            .run("clean", move |connection| {
+                let info = catalogue.get(connection, &table)?;
+                capture::prune(connection, &info, Timestamp::from_millis(before), rows_max)
+            })
+            .await?;
+        self.metrics.observe("clean", start);
+        Ok(more)
+    }
+
+    /// Cleans a step of the table's log when it is time. A failure only delays it: the call that brought us here
+    /// has succeeded already.
+    async fn clean_when_due(&self, table: &str) {
+        let now = Timestamp::now().as_millis();
+        let due = self.clean_at.load(Ordering::Relaxed);
+        let next = now + CLEAN_INTERVAL_MS;
+        if now < due || self.clean_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        match self.clean_step(table).await {
+            Ok(true) => self.clean_at.store(0, Ordering::Relaxed),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(table, error = error.chain(), "the capture log could not be cleaned"),
+        }
+    }
+
+    async fn read<R: Send + 'static>(
+        &self,
+        query: &'static str,
+        table: &str,
+        work: impl FnOnce(&mut Connection, &TableInfo) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R> {
+        let start = Instant::now();
+        let (catalogue, table) = (Arc::clone(&self.catalogue), table.to_owned());
+        let result = self
+            .readers
+            .run(query, move |connection| {
+                let info = catalogue.get(connection, &table)?;
+                work(connection, &info)
+            })
+            .await;
+        self.metrics.observe(query, start);
+        result
+    }
+}
+
+#[async_trait]
+impl Database for SqliteDatabase {
+    async fn ping(&self) -> Result<()> {
+        let start = Instant::now();
+        let result = self
+            .readers
+            .run("ping", |connection| Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?))
+            .await;
+        self.metrics.observe("ping", start);
+        result
+    }
+
+    async fn create_schema(&self) -> Result<()> {
+        let start = Instant::now();
+        let captured = self.config.captured_tables.clone();
+        let result =
+            self.writer.run("create the schema", move |connection| migrate::create_schema(connection, &captured)).await;
+        self.metrics.observe("schema", start);
+        result
+    }
+
+    async fn table(&self, name: &str) -> Result<Table> {
+        self.read("table", name, |_, info| Ok(info.table.clone())).await
+    }
+
+    async fn head(&self, table: &str, _mode: CaptureMode) -> Result<Position> {
+        self.read("head", table, capture::head).await
+    }
+
+    async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll> {
+        let start = Instant::now();
+        let (catalogue, name, from) = (Arc::clone(&self.catalogue), table.to_owned(), after.clone());
+        let (poll, read) = self
+            .capture
+            .run("changes", move |slot| {
+                let (version, nothing) = slot.nothing_new(&name, mode, &from)?;
+                if nothing {
+                    let page = crate::database::ChangePage { changes: Vec::new(), next: from, more: false };
+                    return Ok((Poll::Changes(page), false));
+                }
+                let info = catalogue.get(&slot.connection, &name)?;
+                let poll = capture::changes(&mut slot.connection, &info, mode, &from, limit)?;
+                if matches!(&poll, Poll::Changes(page) if page.changes.is_empty() && !page.more) {
+                    slot.note_empty(&name, mode, version, &from);
+                }
+                Ok((poll, true))
+            })
+            .await?;
+        if read {
+            self.metrics.observe("changes", start);
+        }
+        self.clean_when_due(table).await;
+        Ok(poll)
+    }
+
+    async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
+        let after = after.map(str::to_owned);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read("scan", table, move |connection, info| {
+            let (columns, table, key) = (&info.columns_sql, quote(&info.table.name), quote(&info.key_name));
+            match after {
+                None => {
+                    let sql = format!("SELECT {columns} FROM {table} ORDER BY {key} LIMIT ?1");
+                    select(connection, info, &sql, [limit])
+                }
+                Some(after) => {
+                    let sql = format!("SELECT {columns} FROM {table} WHERE {key} > ?1 ORDER BY {key} LIMIT ?2");
+                    select(connection, info, &sql, rusqlite::params![after, limit])
+                }
+            }
+        })
+        .await
+    }
+
+    async fn get(&self, table: &str, keys: &[Key]) -> Result<Vec<Row>> {
+        let keys = keys.to_vec();
+        self.read("get", table, move |connection, info| {
+            let transaction = connection.transaction()?;
+            let mut rows = Vec::with_capacity(keys.len());
+            for key in &keys {
+                rows.extend(read_row(&transaction, info, key)?);
+            }
+            Ok(rows)
+        })
+        .await
+    }
+
+    async fn list_forecasts(&self, query: &ForecastQuery) -> Result<Page> {
+        let query = query.clone();
+        self.read("list", "Forecasts", move |connection, info| list(connection, info, &query)).await
+    }
+
+    async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>> {
+        let start = Instant::now();
+        let (catalogue, name) = (Arc::clone(&self.catalogue), table.to_owned());
+        let result = self
+            .writer
+            .run("write", move |connection| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let info = catalogue.get(&transaction, &name)?;
+                let written =
+                    writes.iter().map(|write| write_one(&transaction, &info, write)).collect::<Result<Vec<_>, _>>()?;
+                transaction.commit()?;
+                Ok(written)
+            })
+            .await;
+        self.metrics.observe("write", start);
+        if result.is_ok() && self.config.captured_tables.iter().any(|t| t == table) {
+            self.clean_when_due(table).await;
+        }
+        result
+    }
+}
+
+fn select(
+    connection: &Connection,
+    info: &TableInfo,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> Result<Vec<Row>, Failure> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(info.row(row, 0)?);
+    }
+    Ok(found)
+}
+
+fn read_row(connection: &Connection, info: &TableInfo, key: &str) -> Result<Option<Row>, Failure> {
+    let (columns, table, name) = (&info.columns_sql, quote(&info.table.name), quote(&info.key_name));
+    let found = select(connection, info, &format!("SELECT {columns} FROM {table} WHERE {name} = ?1"), [key])?;
+    Ok(found.into_iter().next())
+}
+
+fn list(connection: &mut Connection, info: &TableInfo, query: &ForecastQuery) -> Result<Page, Failure> {
+    let mut conditions = Vec::new();
+    let mut values = Vec::new();
+    for (condition, value) in [
+        ("CompanyId = ?", &query.company_id),
+        ("ProductionUnitId = ?", &query.production_unit_id),
+        ("ForecastDate >= ?", &query.from),
+        ("ForecastDate < ?", &query.to),
+    ] {
+        if let Some(value) = value {
+            conditions.push(condition);
+            values.push(SqlValue::Text(value.clone()));
+        }
+    }
+    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    // One transaction, so that the total is that of the moment of the page.
+    let transaction = connection.transaction()?;
+    let total: i64 = transaction
+        .prepare_cached(&format!("SELECT count(*) FROM Forecasts {filter}"))?
+        .query_row(params_from_iter(&values), |row| row.get(0))?;
+    values.push(SqlValue::Integer(i64::from(query.take)));
+    values.push(SqlValue::Integer(i64::from(query.skip)));
+    let columns = &info.columns_sql;
+    let sql = format!("SELECT {columns} FROM Forecasts {filter} ORDER BY ForecastDate DESC, Id LIMIT ? OFFSET ?");
+    let rows = select(&transaction, info, &sql, params_from_iter(&values))?;
+    Ok(Page { total: u64::try_from(total).unwrap_or(0), rows })
+}
+
+fn write_one(connection: &Connection, info: &TableInfo, write: &Write) -> Result<Written, Failure> {
+    match write {
+        Write::Insert { members } => insert(connection, info, members),
+        Write::Update { key, expected_version, members } => {
+            let current = match current(connection, info, key, *expected_version)? {
+                Ok(row) => row,
+                Err(outcome) => return Ok(outcome),
+            };
+            if members.is_empty() {
+                return Ok(Written::Done(current));
+            }
+            let values = info.values(members)?;
+            let set: Vec<String> = values.iter().map(|(column, _)| format!("{} = ?", quote(column))).collect();
+            let (table, name) = (quote(&info.table.name), quote(&info.key_name));
+            let sql = format!("UPDATE {table} SET {} WHERE {name} = ?", set.join(", "));
+            let key_value = SqlValue::Text(key.to_string());
+            let bound = values.iter().map(|(_, value)| value).chain([&key_value]);
+            connection.prepare_cached(&sql)?.execute(params_from_iter(bound))?;
+            done(connection, info, key)
+        }
+        Write::Delete { key, expected_version } => {
+            let last = match current(connection, info, key, *expected_version)? {
+                Ok(row) => row,
+                Err(outcome) => return Ok(outcome),
+            };
+            let (table, name) = (quote(&info.table.name), quote(&info.key_name));
+            connection.prepare_cached(&format!("DELETE FROM {table} WHERE {name} = ?1"))?.execute([&**key])?;
+            if info.table.capture.is_empty() {
+                return Ok(Written::Done(last));
+            }
+            Ok(Written::Done(capture::last_logged(connection, info, key)?.unwrap_or(last)))
+        }
+    }
+}
+
+fn insert(connection: &Connection, info: &TableInfo, members: &Map<String, Value>) -> Result<Written, Failure> {
+    let values = info.values(members)?;
+    let key = values.iter().find(|(column, _)| *column == info.key_name).map(|(_, value)| value);
+    let Some(SqlValue::Text(key)) = key else {
+        let message = format!("a row of {} needs its key {}", info.table.name, info.key_name);
+        return Err(Failure::Own(Error::rejected(message)));
+    };
+    if read_row(connection, info, key)?.is_some() {
+        return Ok(Written::Exists);
+    }
+    let columns: Vec<String> = values.iter().map(|(column, _)| quote(column)).collect();
+    let holes = vec!["?"; columns.len()].join(", ");
+    let sql = format!("INSERT INTO {} ({}) VALUES ({holes})", quote(&info.table.name), columns.join(", "));
+    connection.prepare_cached(&sql)?.execute(params_from_iter(values.iter().map(|(_, value)| value)))?;
+    done(connection, info, key)
+}
+
+/// The row as it is, or the outcome of a write that cannot be made on it.
+fn current(
+    connection: &Connection,
+    info: &TableInfo,
+    key: &str,
+    expected: Option<i64>,
+) -> Result<Result<Row, Written>, Failure> {
+    Ok(match read_row(connection, info, key)? {
+        None => Err(Written::NotFound),
+        Some(row) if expected.is_some_and(|version| version != row.version) => {
+            Err(Written::VersionMismatch(row.version))
+        }
+        Some(row) => Ok(row),
+    })
+}
+
+/// The row after its triggers: RETURNING would show it before them.
+fn done(connection: &Connection, info: &TableInfo, key: &str) -> Result<Written, Failure> {
+    let row = read_row(connection, info, key)?;
+    row.map(Written::Done).ok_or_else(|| Failure::Own(Error::fatal(format!("{key} vanished within its transaction"))))
+}
