@@ -62,6 +62,17 @@ pub struct Row {
     pub document: Bytes,
 }
 
+/// What is left of a deleted row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The entity.
+    pub key: Key,
+    /// The version of its delete.
+    pub version: i64,
+    /// When it was deleted.
+    pub deleted_at: Timestamp,
+}
+
 /// One captured change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -178,6 +189,14 @@ pub trait Database: Send + Sync {
     async fn head(&self, table: &str, mode: CaptureMode) -> Result<Position>;
     /// The changes after a position, at most `limit`.
     async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll>;
+    /// True when a poll that finds nothing costs the database nothing, so that capture need not slow down while
+    /// nothing changes.
+    fn idle_poll_is_free(&self) -> bool {
+        false
+    }
+    /// The tombstones of a table's section by ascending key, starting after `after`, at most `limit`: what a
+    /// repeated snapshot needs to tell of rows that vanished unseen.
+    async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>>;
     /// Rows by ascending key, starting after `after`, at most `limit`; fewer than `limit` means the end.
     async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>>;
 

@@ -1,1 +1,46 @@
-//! (being written)
+//! Conformance suites: what every implementation of a resource must do, whatever stands behind it.
+//!
+//! A suite takes a *fixture maker*: each case gets a fixture of its own, that is, a fresh empty resource, and may
+//! open it again, which is a restart. A suite panics in the first case that fails, with the case's name printed
+//! before. Cases wait on conditions, at most [`PATIENCE`]; none sleeps for a fixed time.
+//!
+//! For tests only: never a dependency of what runs in production.
+
+#![warn(missing_docs)]
+
+use std::time::Duration;
+
+mod bus;
+mod database;
+mod pubsub;
+mod store;
+
+pub use bus::{BusFixture, bus_suite};
+pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, uuid};
+pub use pubsub::{PubSubFixture, pubsub_suite};
+pub use store::{StoreFixture, dead_letter, store_suite};
+
+/// How long a condition is waited for: far beyond what a loaded machine needs, so that only a hang meets it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The result of a future that must end within [`PATIENCE`].
+///
+/// # Panics
+/// When it does not.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+    }
+}
+
+/// Runs named cases, each with a fixture of its own.
+macro_rules! cases {
+    ($make:expr, $($case:ident),+ $(,)?) => {
+        $(
+            eprintln!("case: {}", stringify!($case));
+            $case($make()).await;
+        )+
+    };
+}
+use cases;

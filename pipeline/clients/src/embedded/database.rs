@@ -17,7 +17,7 @@ use super::capture::{self, CaptureSlot};
 use super::connection::{Failure, Opener, Pool, Synchronous};
 use super::migrate;
 use super::rows::{Catalogue, TableInfo, quote};
-use crate::database::{CaptureMode, Database, ForecastQuery, Page, Poll, Row, Table, Write, Written};
+use crate::database::{CaptureMode, Database, ForecastQuery, Page, Poll, Row, Table, Tombstone, Write, Written};
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
 use prometheus::Registry;
@@ -231,6 +231,34 @@ impl Database for SqliteDatabase {
         }
         self.clean_when_due(table).await;
         Ok(poll)
+    }
+
+    fn idle_poll_is_free(&self) -> bool {
+        // An empty poll reads `PRAGMA data_version`, a counter in shared memory.
+        true
+    }
+
+    async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {
+        let after = after.unwrap_or_default().to_owned();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read("tombstones", table, move |connection, info| {
+            let sql =
+                "SELECT Id, VersionId, DeletedAt FROM Tombstones WHERE Section = ?1 AND Id > ?2 ORDER BY Id LIMIT ?3";
+            let section = migrate::section(&info.table.name);
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map(rusqlite::params![section, after, limit], |row| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?))
+            })?;
+            rows.map(|row| {
+                let (key, version, time) = row?;
+                let deleted_at = time.parse().map_err(|error| {
+                    Error::rejected(format!("DeletedAt of tombstone {key} is {time:?}, not RFC 3339")).because(error)
+                })?;
+                Ok(Tombstone { key: key.into(), version, deleted_at })
+            })
+            .collect()
+        })
+        .await
     }
 
     async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
