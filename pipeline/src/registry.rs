@@ -3,7 +3,7 @@
 //! A component is a config struct (what the YAML says, with its checks) whose `build` gives the running part.
 //! Registering one is one line:
 //!
-//! ```ignore
+//! ```text
 //! registry.source::<FileSource>().operator::<Diff>().sink::<PubSubSink>();
 //! ```
 
@@ -12,6 +12,7 @@ use crate::operator::Operator;
 use crate::sink::Sink;
 use crate::source::BuiltSource;
 use crate::state::Store;
+use crate::telemetry::ComponentMetrics;
 use async_trait::async_trait;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::de::DeserializeOwned;
@@ -151,6 +152,8 @@ pub struct BuildContext<'a> {
     pub instance: Uuid,
     /// True when the run starts fresh: positions are not read and outputs are truncated.
     pub fresh: bool,
+    /// The component's metrics, for what only it can count.
+    pub metrics: Arc<ComponentMetrics>,
 }
 
 impl BuildContext<'_> {

@@ -107,7 +107,7 @@ impl SourceContext {
             let deadline = self.chain.deadline();
             tokio::select! {
                 biased;
-                _ = self.shutdown.wait_for(|stop| *stop) => return Ok(None),
+                () = stopped(&mut self.shutdown) => return Ok(None),
                 () = self.acks.resolution() => {}
                 // Before the input: a window's deadline holds even when the input never pauses.
                 () = sleep_until(deadline) => self.chain.flush_due().await?,
@@ -194,6 +194,12 @@ impl SourceContext {
             self.acks.resolution().await;
         }
     }
+}
+
+/// Waits until the sources are told to stop.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // The topology being gone is a reason to stop as well.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// Waits for a point in time; for ever when there is none.

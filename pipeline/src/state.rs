@@ -65,6 +65,8 @@ pub enum Origin {
     Topic(String),
     /// The input was a file: mend the file and run again.
     File(String),
+    /// The input was a pub/sub channel, which keeps nothing: the next version of the key brings it up to date.
+    Channel(String),
 }
 
 /// A stored dead letter.

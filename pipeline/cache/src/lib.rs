@@ -24,6 +24,7 @@
 //! | `flights` | who loads what, and what was learned meanwhile |
 //! | `circuit` | a dead tier costs one time-out |
 //! | `warm` | the first fill |
+//! | `resource` | the cache as YAML and API name it |
 //!
 //! L3, the tier that instances share, is a place between L1 and L4 that is empty so far: [`Level::L3`].
 
@@ -38,9 +39,11 @@ mod documents;
 mod flights;
 mod lists;
 mod metrics;
+mod resource;
 mod warm;
 
 pub use cache::{Cache, Hit, Level, ListHit};
 pub use change::{Change, Invalidation};
 pub use config::{CacheConfig, Observer};
 pub use decide::Applied;
+pub use resource::{AppliedChange, CacheResourceConfig, SharedCache, register};

@@ -100,8 +100,21 @@ pub fn decode_data_changed(payload: &Bytes) -> Result<DataChanged> {
     })
 }
 
+impl DataChanged {
+    /// Whether the change removed the entity.
+    #[must_use]
+    pub fn removes(&self) -> bool {
+        self.patch.whole && only_operation(&self.patch.items).as_deref() == Some("remove")
+    }
+}
+
 /// Whether the patch is one operation that sets or removes the whole document.
 fn is_whole(items: &str) -> bool {
+    matches!(only_operation(items.as_bytes()).as_deref(), Some("add" | "replace" | "remove"))
+}
+
+/// The operation of a patch that has only one, at path "".
+fn only_operation(items: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Item<'a> {
         #[serde(borrow, alias = "path", rename = "Path")]
@@ -109,9 +122,9 @@ fn is_whole(items: &str) -> bool {
         #[serde(borrow, alias = "op", rename = "Op")]
         op: Cow<'a, str>,
     }
-    match serde_json::from_str::<Vec<Item<'_>>>(items).as_deref() {
-        Ok([only]) => only.path.is_empty() && matches!(&*only.op, "add" | "replace" | "remove"),
-        _ => false,
+    match serde_json::from_slice::<Vec<Item<'_>>>(items).as_deref() {
+        Ok([only]) if only.path.is_empty() => Some(only.op.to_string()),
+        _ => None,
     }
 }
 

@@ -199,6 +199,7 @@ impl<'a> Builder<'a> {
             resources: &self.env.resources,
             instance: self.env.instance,
             fresh: self.fresh,
+            metrics: self.metrics[at].clone(),
         }
     }
 

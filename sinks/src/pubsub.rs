@@ -1,0 +1,134 @@
+//! `pubsub`: broadcasts changes as DataChanged messages.
+//!
+//! Input: events with patches (put `diff` before it). Each is published once, in version order per key: its
+//! patch when the shared counter stands at the version before, its whole document otherwise, nothing when the
+//! counter is at that version already. Compare, store and publish are one step of the pub/sub system, so that
+//! restarts, replicas and redelivery are harmless. Counted: `patch`, `whole`, `stale`.
+
+use crate::channel::{NameTemplate, check_name};
+use async_trait::async_trait;
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use smartpulse_clients::pubsub::{Outcome, Publication, SharedPubSub};
+use smartpulse_pipeline::error::{Error, Result};
+use smartpulse_pipeline::message::{DataChanged, encode_data_changed};
+use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
+use smartpulse_pipeline::sink::{Rejected, Sink};
+use smartpulse_pipeline::telemetry::ComponentMetrics;
+use smartpulse_pipeline::{Batch, Event, Operation, Patch};
+use std::sync::Arc;
+
+/// Broadcasts changes as DataChanged messages.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PubSubConfig {
+    /// The pub/sub resource.
+    pubsub: String,
+    /// The channel; `{partition}`, `{section}` and `{key}` are filled in, as in
+    /// `__dataChanged:production:forecast:{key}`.
+    channel: String,
+}
+
+impl Config for PubSubConfig {
+    const TYPE: &'static str = "pubsub";
+
+    fn validate(&self, check: &mut Check<'_>) {
+        check.resource("pubsub", &self.pubsub, "pubsub");
+        check_name("channel", &self.channel, check);
+        if !self.channel.contains("{key}") {
+            let help = "versions are compared per channel: end it with `{key}`";
+            check.problem("channel", "the channel is the same for all keys", Some(help.to_owned()));
+        }
+    }
+}
+
+#[async_trait]
+impl SinkConfig for PubSubConfig {
+    const RETRY: &'static str = "redis";
+
+    async fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(PubSubSink {
+            pubsub: cx.resource(&self.pubsub).await?,
+            channel: NameTemplate::parse(&self.channel).map_err(Error::fatal)?,
+            partition: cx.settings.partition.as_str().into(),
+            instance: cx.instance.to_string().into(),
+            metrics: cx.metrics.clone(),
+        }))
+    }
+}
+
+struct PubSubSink {
+    pubsub: SharedPubSub,
+    channel: NameTemplate,
+    partition: Arc<str>,
+    instance: Arc<str>,
+    metrics: Arc<ComponentMetrics>,
+}
+
+#[async_trait]
+impl Sink for PubSubSink {
+    async fn write(&mut self, batch: &Batch) -> Result<Vec<Rejected>> {
+        let mut rejected = Vec::new();
+        let mut publications = Vec::with_capacity(batch.events.len());
+        for (index, event) in batch.events.iter().enumerate() {
+            match self.publication(event) {
+                Ok(publication) => publications.push(publication),
+                Err(reason) => rejected.push(Rejected { index, reason: reason.to_owned() }),
+            }
+        }
+        for outcome in self.pubsub.publish(&publications).await? {
+            self.metrics.note(
+                match outcome {
+                    Outcome::Patch => "patch",
+                    Outcome::Whole => "whole",
+                    Outcome::Stale => "stale",
+                },
+                1,
+            );
+        }
+        Ok(rejected)
+    }
+}
+
+impl PubSubSink {
+    fn publication(&self, event: &Event) -> Result<Publication, &'static str> {
+        let patch = event.patch.clone().ok_or("the event has no patch: put `diff` before this sink")?;
+        let message = |patch: Patch| {
+            encode_data_changed(&DataChanged {
+                data_manager_id: self.instance.clone(),
+                partition: self.partition.clone(),
+                section: event.section.clone(),
+                key: event.key.clone(),
+                version: event.version,
+                change_time: event
+                    .commit_time
+                    .unwrap_or(event.capture_time.unwrap_or(smartpulse_pipeline::Timestamp::from_millis(0))),
+                patch,
+                previous_version: event.previous_version,
+            })
+        };
+        let whole = if patch.whole { None } else { Some(message(whole_patch(event)?)) };
+        let patch = message(patch);
+        Ok(Publication {
+            channel: self.channel.name(event, &self.partition).into(),
+            key: event.key.clone(),
+            version: event.version,
+            previous_version: event.previous_version,
+            whole: whole.unwrap_or_else(|| patch.clone()),
+            patch,
+            resync: event.resync,
+        })
+    }
+}
+
+/// The one operation that sets the whole document.
+fn whole_patch(event: &Event) -> Result<Patch, &'static str> {
+    let mut items = Vec::new();
+    match (&event.document, event.operation) {
+        (_, Operation::Delete) => smartpulse_json::whole_remove(&mut items),
+        (Some(document), _) => smartpulse_json::whole_replace(document, &mut items),
+        (None, _) => return Err("the event has a patch but no document"),
+    }
+    Ok(Patch { items: Bytes::from(items), whole: true })
+}

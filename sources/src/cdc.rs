@@ -1,0 +1,556 @@
+//! `cdc`: the committed changes of database tables: first a snapshot, then the stream.
+//!
+//! Output: per table, every change once in commit order, with the full row (of a delete: the last image where
+//! the mode keeps one). Tables are independent: each has its own position, and none waits for another. The
+//! hand-over has no gap: the stream's start is noted before the scan begins, and what was scanned meanwhile comes
+//! again and is dropped by `detect_gap`. Rows of a snapshot are marked, so that they heal state and notify nobody.
+//!
+//! A position that clean-up has passed is never skipped silently: it is logged, counted (`position_lost`), and
+//! healed by a new snapshot, which also tells of rows that vanished (from the tombstones). Positions are
+//! committed after everything up to them is durable downstream. Cost to the database: one poll per table and
+//! interval; the interval grows in stages while nothing changes, where a poll costs the database anything.
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smartpulse_clients::database::{CaptureMode, Change, Poll, Row, SharedDatabase, Tombstone};
+use smartpulse_json::Document;
+use smartpulse_pipeline::error::{Error, ErrorKind, Result};
+use smartpulse_pipeline::registry::{BuildContext, Check, Config, SourceConfig};
+use smartpulse_pipeline::source::{BuiltSource, Committer, Emission, Source, SourceContext, Unreadable};
+use smartpulse_pipeline::state::{Origin, Store};
+use smartpulse_pipeline::{Event, Key, Operation, Position, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest poll interval, whatever the stages say: a change is never older than this when it is found.
+const INTERVAL_MAX_MS: u64 = 5_000;
+
+/// How often a running source looks whether a new snapshot was asked for.
+const REQUEST_POLL: Duration = Duration::from_secs(1);
+
+/// The wait after a failed poll: doubled up to the longest.
+const FAILURE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Captures the committed changes of database tables: a snapshot first, then the stream.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CdcConfig {
+    /// The database resource.
+    database: String,
+    /// The tables by name, each with the section that its entities are of.
+    tables: BTreeMap<String, TableConfig>,
+    /// `cdc` (the default) gives every change; `change_tracking` gives net changes, which costs the database
+    /// less and collapses several updates of a row into one.
+    #[serde(default = "default_mode")]
+    mode: CaptureMode,
+    /// Whether a table without a position is scanned first: `initial` (the default) or `never`, which starts
+    /// with the changes that come from now on.
+    #[serde(default)]
+    snapshot: Snapshot,
+    /// How often the database is asked while changes come, in milliseconds, 1 to 5000; 10 by default.
+    #[serde(default = "default_interval")]
+    #[schemars(range(min = 1, max = 5_000))]
+    poll_interval_ms: u64,
+    /// How often it is asked when nothing has changed for a while, where asking costs the database anything; by
+    /// default after 1 s every 50 ms, after 10 s every 100 ms, after 100 s every 200 ms. Any change resets it.
+    #[serde(default = "default_stages")]
+    idle_stages: Vec<IdleStage>,
+    /// Changes taken at once, 1 to 10000; 500 by default.
+    #[serde(default = "default_changes")]
+    #[schemars(range(min = 1, max = 10_000))]
+    changes_max: usize,
+}
+
+/// A captured table.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableConfig {
+    /// The section of its entities, such as `forecast`: it names topic and channel further down.
+    section: String,
+}
+
+/// Whether a table without a position is scanned first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Snapshot {
+    /// Scan, then stream.
+    #[default]
+    Initial,
+    /// Stream from now on.
+    Never,
+}
+
+/// A slower poll after a time without changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdleStage {
+    /// Seconds without a change.
+    after_s: u64,
+    /// The interval from then on, in milliseconds, 1 to 5000.
+    #[schemars(range(min = 1, max = 5_000))]
+    interval_ms: u64,
+}
+
+fn default_mode() -> CaptureMode {
+    CaptureMode::Cdc
+}
+
+fn default_interval() -> u64 {
+    10
+}
+
+fn default_stages() -> Vec<IdleStage> {
+    [(1, 50), (10, 100), (100, 200)].map(|(after_s, interval_ms)| IdleStage { after_s, interval_ms }).to_vec()
+}
+
+fn default_changes() -> usize {
+    500
+}
+
+impl Config for CdcConfig {
+    const TYPE: &'static str = "cdc";
+
+    fn validate(&self, check: &mut Check<'_>) {
+        check.resource("database", &self.database, "database");
+        if self.tables.is_empty() {
+            let help = "name at least one, such as `Forecasts: { section: forecast }`";
+            check.problem("tables", "there are no tables", Some(help.to_owned()));
+        }
+        let mut sections: BTreeMap<&str, &str> = BTreeMap::new();
+        for (table, config) in &self.tables {
+            if !is_identifier(table) {
+                check.problem(
+                    &format!("tables.{table}"),
+                    format!("`{table}` cannot be a table's name"),
+                    Some("use letters, digits and underscores, at most 128, beginning with a letter or `_`".to_owned()),
+                );
+            }
+            if !smartpulse_config::is_id(&config.section) {
+                check.problem(
+                    &format!("tables.{table}.section"),
+                    format!("`{}` cannot be a section", config.section),
+                    Some("use lower-case letters, digits and underscores, beginning with a letter".to_owned()),
+                );
+            }
+            if let Some(other) = sections.insert(&config.section, table) {
+                check.problem(
+                    &format!("tables.{table}.section"),
+                    format!("`{other}` has the section `{}` already", config.section),
+                    Some("keys are unique within a section: give each table one of its own".to_owned()),
+                );
+            }
+        }
+        if !self.idle_stages.is_sorted_by_key(|stage| (stage.after_s, stage.interval_ms)) {
+            let help = "list them by rising after_s, with intervals that grow";
+            check.problem("idle_stages", "the stages are out of order", Some(help.to_owned()));
+        }
+    }
+}
+
+fn is_identifier(text: &str) -> bool {
+    text.len() <= 128
+        && text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[async_trait]
+impl SourceConfig for CdcConfig {
+    async fn build(&self, cx: &BuildContext<'_>) -> Result<BuiltSource> {
+        let database: SharedDatabase = cx.resource(&self.database).await?;
+        let id = cx.position_id();
+        let epoch = next_epoch(cx.store.as_ref(), &id).await?;
+        let mut tables = Vec::new();
+        for (name, config) in &self.tables {
+            let table = database.table(name).await?;
+            if !table.capture.contains(&self.mode) {
+                let mode = match self.mode {
+                    CaptureMode::Cdc => "cdc",
+                    CaptureMode::ChangeTracking => "change_tracking",
+                };
+                return Err(Error::fatal(format!(
+                    "table {name} of `{}` is not enabled for mode {mode}; enable it in the database's settings",
+                    self.database
+                )));
+            }
+            let position_id = format!("{id}/{name}");
+            let phase = match cx.store.position(&position_id).await? {
+                Some(position) => Some(Phase::from_position(&position).ok_or_else(|| {
+                    Error::fatal(format!("the stored position of {position_id} cannot be read: {position}")).because(
+                        "it was written by another version; reset it with `smartpulse position reset`".to_owned(),
+                    )
+                })?),
+                None => None,
+            };
+            tables.push(TableState { name: name.clone(), section: config.section.as_str().into(), position_id, phase });
+        }
+        let committer = CdcCommitter { store: cx.store.clone() };
+        let source = CdcSource { config: self.clone(), database, store: cx.store.clone(), id, epoch, tables };
+        Ok(BuiltSource { source: Box::new(source), committer: Some(Box::new(committer)) })
+    }
+}
+
+/// Takes the next number of the capture lease: every start has a higher one.
+async fn next_epoch(store: &dyn Store, id: &str) -> Result<u64> {
+    // Beside the positions and not below them, so that resetting a position never lowers it.
+    let id = format!("{id}#epoch");
+    let last = store.position(&id).await?;
+    let last: u64 = last.and_then(|position| position.to_string().parse().ok()).unwrap_or(0);
+    store.commit_position(&id, &Position::from((last + 1).to_string())).await?;
+    Ok(last + 1)
+}
+
+/// Asks for a new snapshot of what a capture source reads: `<pipeline>/<source>`, or one table of it,
+/// `<pipeline>/<source>/<table>`. A running source takes it up within a second, another at its next start.
+///
+/// # Errors
+/// When the request cannot be stored.
+pub async fn request_resnapshot(store: &dyn Store, id: &str) -> Result<()> {
+    store.commit_position(&request_id(id), &Position::from("requested")).await
+}
+
+fn request_id(id: &str) -> String {
+    format!("{id}#resnapshot")
+}
+
+/// Where a table is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+enum Phase {
+    /// Telling of what vanished, before rows are scanned again.
+    Sweep { anchor: Text, after: Option<String> },
+    /// Scanning rows; the stream will start at the anchor.
+    Snapshot { anchor: Text, after: Option<String> },
+    /// Streaming from here.
+    Stream { after: Text },
+}
+
+/// A position of the database as text in ours, so that `position show` can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Text(String);
+
+impl Text {
+    fn of(position: &Position) -> Self {
+        Self(match std::str::from_utf8(position.as_bytes()) {
+            Ok(text) if !text.starts_with("0x") => text.to_owned(),
+            _ => position.as_bytes().iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+        })
+    }
+
+    fn position(&self) -> Position {
+        let hex = self.0.strip_prefix("0x").and_then(|digits| {
+            let pairs = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok());
+            pairs.collect::<Option<Vec<u8>>>()
+        });
+        match hex {
+            Some(bytes) => Position::from(bytes),
+            None => Position::from(self.0.clone()),
+        }
+    }
+}
+
+impl Phase {
+    fn from_position(position: &Position) -> Option<Self> {
+        serde_json::from_slice(position.as_bytes()).ok()
+    }
+
+    /// As a position of a table: its id, a line break, the phase.
+    fn to_position(&self, id: &str) -> Result<Position> {
+        let phase = serde_json::to_string(self)
+            .map_err(|error| Error::fatal("a position cannot be written").because(error))?;
+        Ok(Position::from(format!("{id}\n{phase}")))
+    }
+}
+
+struct TableState {
+    name: String,
+    section: Arc<str>,
+    position_id: String,
+    /// None until the source has decided where to start.
+    phase: Option<Phase>,
+}
+
+struct CdcSource {
+    config: CdcConfig,
+    database: SharedDatabase,
+    store: Arc<dyn Store>,
+    id: String,
+    epoch: u64,
+    tables: Vec<TableState>,
+}
+
+/// What one step of one table gave.
+struct Step {
+    emission: Emission,
+    next: Phase,
+    /// True when there is more to be had at once.
+    more: bool,
+}
+
+#[async_trait]
+impl Source for CdcSource {
+    async fn run(mut self: Box<Self>, cx: &mut SourceContext) -> Result<()> {
+        let mut last_change = Instant::now();
+        let mut last_request = Instant::now();
+        let mut failure = FAILURE.0;
+        loop {
+            let mut more = false;
+            for at in 0..self.tables.len() {
+                match cx.next(self.step(at)).await? {
+                    None => return Ok(()),
+                    Some(Ok(step)) => {
+                        failure = FAILURE.0;
+                        more |= step.more;
+                        if self.tables[at].phase.as_ref() == Some(&step.next) {
+                            continue;
+                        }
+                        last_change = Instant::now();
+                        self.tables[at].phase = Some(step.next);
+                        cx.emit(step.emission).await?;
+                    }
+                    Some(Err(error)) if matches!(error.kind(), ErrorKind::Fatal | ErrorKind::Rejected) => {
+                        return Err(error);
+                    }
+                    Some(Err(error)) => {
+                        let table = &self.tables[at].name;
+                        tracing::warn!(table, error = error.chain(), ?failure, "capture is held up; trying again");
+                        cx.metrics().retries.inc();
+                        if cx.next(tokio::time::sleep(failure)).await?.is_none() {
+                            return Ok(());
+                        }
+                        failure = (failure * 2).min(FAILURE.1);
+                    }
+                }
+            }
+            if last_request.elapsed() >= REQUEST_POLL {
+                last_request = Instant::now();
+                self.take_requests(cx).await?;
+            }
+            if !more && cx.next(tokio::time::sleep(self.interval(last_change.elapsed()))).await?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl CdcSource {
+    /// How long to wait after a round that found everything read.
+    fn interval(&self, idle: Duration) -> Duration {
+        let base = self.config.poll_interval_ms;
+        let stages: &[IdleStage] =
+            if self.database.idle_poll_is_free() { &[] } else { &self.config.idle_stages };
+        let stage = stages.iter().rev().find(|stage| idle >= Duration::from_secs(stage.after_s));
+        Duration::from_millis(stage.map_or(base, |stage| stage.interval_ms.max(base)).min(INTERVAL_MAX_MS))
+    }
+
+    /// One page of one table.
+    async fn step(&self, at: usize) -> Result<Step> {
+        let table = &self.tables[at];
+        let (name, limit) = (table.name.as_str(), self.config.changes_max);
+        let phase = match &table.phase {
+            Some(phase) => phase.clone(),
+            None => {
+                let anchor = Text::of(&self.database.head(name, self.config.mode).await?);
+                let next = match self.config.snapshot {
+                    Snapshot::Initial => Phase::Snapshot { anchor, after: None },
+                    Snapshot::Never => Phase::Stream { after: anchor },
+                };
+                // Committed before the first row is, so that the anchor is never taken again.
+                return self.moved(table, next);
+            }
+        };
+        match phase {
+            Phase::Sweep { anchor, after } => {
+                let gone = self.database.tombstones(name, after.as_deref(), limit).await?;
+                let next = match gone.last() {
+                    Some(last) if gone.len() >= limit => Phase::Sweep { anchor, after: Some(last.key.to_string()) },
+                    _ => Phase::Snapshot { anchor, after: None },
+                };
+                let events = gone.into_iter().map(|tombstone| self.vanished(table, tombstone)).collect();
+                self.page(table, events, Vec::new(), next, true)
+            }
+            Phase::Snapshot { anchor, after } => {
+                let rows = self.database.scan(name, after.as_deref(), limit).await?;
+                let next = match rows.last() {
+                    Some(last) if rows.len() >= limit => Phase::Snapshot { anchor, after: Some(last.key.to_string()) },
+                    _ => {
+                        tracing::info!(table = name, "snapshot complete; streaming");
+                        Phase::Stream { after: anchor }
+                    }
+                };
+                let mut events = Vec::with_capacity(rows.len());
+                let mut unreadable = Vec::new();
+                for row in rows {
+                    match self.scanned(table, &row) {
+                        Ok(event) => events.push(event),
+                        Err(reason) => unreadable.push(self.bad_row(table, &row.key, row.document, reason)),
+                    }
+                }
+                self.page(table, events, unreadable, next, true)
+            }
+            Phase::Stream { after } => {
+                match self.database.changes(name, self.config.mode, &after.position(), limit).await? {
+                    Poll::Changes(page) => {
+                        let mut events = Vec::with_capacity(page.changes.len());
+                        let mut unreadable = Vec::new();
+                        for change in page.changes {
+                            let (key, document) = (change.key.clone(), change.document.clone().unwrap_or_default());
+                            match self.changed(table, change) {
+                                Ok(event) => events.push(event),
+                                Err(reason) => unreadable.push(self.bad_row(table, &key, document, reason)),
+                            }
+                        }
+                        let next = Phase::Stream { after: Text::of(&page.next) };
+                        self.page(table, events, unreadable, next, page.more)
+                    }
+                    Poll::PositionLost(reason) => {
+                        tracing::error!(
+                            table = name,
+                            reason,
+                            "changes were cleaned up before they were captured; taking a new snapshot, which tells of what vanished"
+                        );
+                        let anchor = Text::of(&self.database.head(name, self.config.mode).await?);
+                        self.moved(table, Phase::Sweep { anchor, after: None })
+                    }
+                }
+            }
+        }
+    }
+
+    fn moved(&self, table: &TableState, next: Phase) -> Result<Step> {
+        self.page(table, Vec::new(), Vec::new(), next, true)
+    }
+
+    fn page(
+        &self,
+        table: &TableState,
+        events: Vec<Event>,
+        unreadable: Vec<Unreadable>,
+        next: Phase,
+        more: bool,
+    ) -> Result<Step> {
+        let position = Some(next.to_position(&table.position_id)?);
+        Ok(Step { emission: Emission { events, unreadable, position, after_loss: false }, next, more })
+    }
+
+    fn event(&self, table: &TableState, key: Key, version: i64, operation: Operation) -> Event {
+        let mut event = Event::new(table.section.clone(), key, version, operation, None);
+        event.epoch = self.epoch;
+        event.capture_time = Some(Timestamp::now());
+        event
+    }
+
+    fn vanished(&self, table: &TableState, tombstone: Tombstone) -> Event {
+        let mut event = self.event(table, tombstone.key, tombstone.version, Operation::Delete);
+        event.snapshot = true;
+        event.commit_time = Some(tombstone.deleted_at);
+        event
+    }
+
+    fn scanned(&self, table: &TableState, row: &Row) -> Result<Event, String> {
+        let mut event = self.event(table, row.key.clone(), row.version, Operation::Insert);
+        event.snapshot = true;
+        event.document = Some(Document::parse(row.document.clone()).map_err(|error| error.to_string())?);
+        Ok(event)
+    }
+
+    fn changed(&self, table: &TableState, change: Change) -> Result<Event, String> {
+        let mut event = self.event(table, change.key, change.version, change.operation);
+        event.document = change.document.map(Document::parse).transpose().map_err(|error| error.to_string())?;
+        event.commit_time = Some(change.commit_time);
+        event.position = Some(change.position.0);
+        Ok(event)
+    }
+
+    fn bad_row(&self, table: &TableState, key: &Key, payload: bytes::Bytes, reason: String) -> Unreadable {
+        Unreadable {
+            payload,
+            reason: format!("the row is no JSON document: {reason}"),
+            key: Some(key.to_string()),
+            origin: Origin::Channel(format!("table {}", table.name)),
+        }
+    }
+
+    /// Starts over what someone asked a new snapshot of.
+    async fn take_requests(&mut self, cx: &mut SourceContext) -> Result<()> {
+        let all = self.requested(&self.id).await;
+        for at in 0..self.tables.len() {
+            let position_id = self.tables[at].position_id.clone();
+            if !(self.requested(&position_id).await || all) {
+                continue;
+            }
+            let table = &self.tables[at];
+            let Ok(head) = self.database.head(&table.name, self.config.mode).await else { continue };
+            tracing::info!(table = table.name, "taking a new snapshot, as asked");
+            cx.metrics().note("resnapshot", 1);
+            let step = self.moved(table, Phase::Sweep { anchor: Text::of(&head), after: None })?;
+            self.tables[at].phase = Some(step.next);
+            cx.emit(step.emission).await?;
+            self.forget_request(&position_id).await;
+        }
+        if all {
+            self.forget_request(&self.id).await;
+        }
+        Ok(())
+    }
+
+    async fn requested(&self, id: &str) -> bool {
+        matches!(self.store.position(&request_id(id)).await, Ok(Some(_)))
+    }
+
+    async fn forget_request(&self, id: &str) {
+        if let Err(error) = self.store.reset_position(&request_id(id)).await {
+            tracing::warn!(error = error.chain(), "a request for a snapshot is still noted; it will be taken again");
+        }
+    }
+}
+
+/// Commits the position of each table apart.
+struct CdcCommitter {
+    store: Arc<dyn Store>,
+}
+
+#[async_trait]
+impl Committer for CdcCommitter {
+    async fn commit(&mut self, positions: &[Position]) -> Result<()> {
+        // Only the last one of each table counts.
+        let mut latest: BTreeMap<&str, &str> = BTreeMap::new();
+        for position in positions {
+            let text = std::str::from_utf8(position.as_bytes())
+                .map_err(|error| Error::fatal("a position is not text").because(error))?;
+            if let Some((id, phase)) = text.split_once('\n') {
+                latest.insert(id, phase);
+            }
+        }
+        for (id, phase) in latest {
+            self.store.commit_position(id, &Position::from(phase.to_owned())).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_of_any_bytes_come_back_from_their_text() {
+        for bytes in [&b"seq:12"[..], &[0, 1, 255], b"0xyz", b""] {
+            let position = Position::from(bytes.to_vec());
+            assert_eq!(Text::of(&position).position(), position);
+        }
+    }
+
+    #[test]
+    fn a_phase_comes_back_from_its_position() {
+        let phase = Phase::Snapshot { anchor: Text("seq:1".into()), after: Some("k".into()) };
+        let position = phase.to_position("p/s/T").unwrap();
+        let text = position.to_string();
+        assert!(text.starts_with("0x") || text.starts_with("p/s/T"));
+        let (id, rest) = std::str::from_utf8(position.as_bytes()).unwrap().split_once('\n').unwrap();
+        assert_eq!(id, "p/s/T");
+        assert_eq!(Phase::from_position(&Position::from(rest.to_owned())), Some(phase));
+    }
+}
