@@ -119,7 +119,7 @@ impl Cache {
     pub fn new(config: CacheConfig, database: SharedDatabase, registry: &Registry) -> Result<Self> {
         let inner = Arc::new(Inner {
             documents: Documents::new(config.l1_bytes_max, config.l1_ttl + config.stale_grace),
-            lists: Lists::new(config.l2_bytes_max, config.l2_ttl + config.stale_grace),
+            lists: Lists::new(config.l2_entries_max, config.l2_bytes_max, config.l2_ttl + config.stale_grace),
             flights: Arc::default(),
             circuit: Circuit::new(config.probe_interval, config.tier_timeout),
             generation: AtomicU64::new(0),

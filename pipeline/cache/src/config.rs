@@ -1,6 +1,7 @@
 //! What a cache may hold, for how long, and how long it waits.
 
 use crate::decide::Applied;
+use smartpulse_config::CacheSettings;
 use smartpulse_pipeline::Key;
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +24,10 @@ pub struct CacheConfig {
     pub l1_bytes_max: u64,
     /// How long a query result is answered unless one of its tags changes. Default 60 s.
     pub l2_ttl: Duration,
-    /// What the query results may take in memory. Default 64 MiB. A count would not bound it: a page holds
-    /// up to 500 documents.
+    /// How many query results are kept. Default 100,000; 0 keeps none.
+    pub l2_entries_max: u64,
+    /// What the query results may take in memory: a count alone would not bound it, as a page holds up to 500
+    /// documents. Default 64 MiB.
     pub l2_bytes_max: u64,
     /// How long beyond its time an entry is kept, to be served marked stale when the database is away.
     /// Default 1 h.
@@ -45,11 +48,26 @@ impl Default for CacheConfig {
             l1_ttl: Duration::from_secs(60),
             l1_bytes_max: 256 << 20,
             l2_ttl: Duration::from_secs(60),
+            l2_entries_max: 100_000,
             l2_bytes_max: 64 << 20,
             stale_grace: Duration::from_secs(3600),
             tier_timeout: Duration::from_secs(5),
             probe_interval: Duration::from_secs(1),
             observer: None,
+        }
+    }
+}
+
+/// What the settings say of the cache of forecasts; the rest as by default.
+impl From<&CacheSettings> for CacheConfig {
+    fn from(settings: &CacheSettings) -> Self {
+        Self {
+            l1_ttl: Duration::from_secs(settings.l1_ttl_s),
+            l1_bytes_max: settings.l1_bytes_max,
+            l2_ttl: Duration::from_secs(settings.l2_ttl_s),
+            l2_entries_max: settings.l2_entries_max,
+            tier_timeout: Duration::from_millis(settings.tier_timeout_ms),
+            ..Self::default()
         }
     }
 }
@@ -62,6 +80,7 @@ impl fmt::Debug for CacheConfig {
             .field("l1_ttl", &self.l1_ttl)
             .field("l1_bytes_max", &self.l1_bytes_max)
             .field("l2_ttl", &self.l2_ttl)
+            .field("l2_entries_max", &self.l2_entries_max)
             .field("l2_bytes_max", &self.l2_bytes_max)
             .field("stale_grace", &self.stale_grace)
             .field("tier_timeout", &self.tier_timeout)

@@ -68,11 +68,17 @@ pub(crate) enum Join<E> {
 }
 
 impl<E> Lists<E> {
-    pub(crate) fn new(bytes_max: u64, time_to_live: Duration) -> Self {
-        let weigh = |_: &Arc<ForecastQuery>, listed: &Arc<Listed>| {
-            u32::try_from(listed.body.len() + RESULT_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+    /// At most `entries_max` results of together at most `bytes_max`, for at most `time_to_live`.
+    pub(crate) fn new(entries_max: u64, bytes_max: u64, time_to_live: Duration) -> Self {
+        // A result weighs its bytes, but no less than its share of them: so one capacity bounds both.
+        let (capacity, share) = match bytes_max.checked_div(entries_max) {
+            Some(share) => (bytes_max, usize::try_from(share).unwrap_or(usize::MAX)),
+            None => (0, 0),
         };
-        let results = Cache::builder().max_capacity(bytes_max).weigher(weigh).time_to_live(time_to_live).build();
+        let weigh = move |_: &Arc<ForecastQuery>, listed: &Arc<Listed>| {
+            u32::try_from(share.max(listed.body.len() + RESULT_OVERHEAD_BYTES)).unwrap_or(u32::MAX)
+        };
+        let results = Cache::builder().max_capacity(capacity).weigher(weigh).time_to_live(time_to_live).build();
         Self { results, clock: Mutex::default(), flights: Mutex::default() }
     }
 
@@ -219,7 +225,7 @@ mod tests {
             (vec!["unit:x", "company:b"], [false, true, false, true]),
             (vec![], [true, true, true, true]),
         ] {
-            let lists: Lists<()> = Lists::new(1 << 20, Duration::from_secs(60));
+            let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
             let queries =
                 [query(Some("a"), None), query(Some("b"), Some("u")), query(None, Some("u")), query(None, None)];
             for query in &queries {
@@ -233,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_result_whose_tag_changed_while_it_ran_is_not_kept() {
-        let lists: Lists<()> = Lists::new(1 << 20, Duration::from_secs(60));
+        let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
         let query = query(Some("a"), None);
         let before = result(&lists, &query);
         lists.drop_tags(["company:a"]);
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_query_that_began_before_a_change_is_not_joined_after_it() {
-        let lists: Lists<()> = Lists::new(1 << 20, Duration::from_secs(60));
+        let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
         let query = query(Some("a"), None);
         let Join::Pilot(_, _sender, _) = lists.join(&query) else { panic!("the first is the pilot") };
         assert!(matches!(lists.join(&query), Join::Passenger(_)));
@@ -253,7 +259,7 @@ mod tests {
 
     #[test]
     fn tags_are_forgotten_together_beyond_their_bound() {
-        let lists: Lists<()> = Lists::new(1 << 20, Duration::from_secs(60));
+        let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
         let query = query(Some("a"), None);
         lists.put(&query, &result(&lists, &query));
         for n in 0..=TAGS_MAX {

@@ -163,6 +163,33 @@ async fn a_key_that_changes_faster_than_it_loads_is_answered_and_not_kept() {
 }
 
 #[tokio::test]
+async fn a_last_attempt_that_is_overtaken_is_not_joined_by_who_comes_later() {
+    let database = MemoryDatabase::new();
+    database.set("k", json!({"demand": 1}));
+    let cache = cache(&database);
+    let reader = || {
+        let cache = cache.clone();
+        tokio::spawn(async move { read(&cache, "k").await.map(|(version, ..)| version) })
+    };
+    database.hold_answers(true);
+    let early = reader();
+    for n in 2..=3 {
+        let held = database.next_held().await;
+        database.set("k", json!({"demand": n}));
+        cache.apply(&patch("k", n, &demand(n)));
+        held.release();
+    }
+    let last = database.next_held().await;
+    database.set("k", json!({"demand": 4}));
+    cache.apply(&patch("k", 4, &demand(4)));
+    let late = reader();
+    database.next_held().await.release();
+    assert_eq!(late.await.unwrap(), Some(4));
+    last.release();
+    assert_eq!(early.await.unwrap(), Some(4), "the newest there is");
+}
+
+#[tokio::test]
 async fn race_6_delete_recreate_delete_in_any_lateness_leaves_the_last_word() {
     let database = MemoryDatabase::new();
     database.set("k", json!({"demand": 1}));

@@ -198,6 +198,27 @@ async fn warming_reads_page_by_page_up_to_its_limit() {
 }
 
 #[tokio::test]
+async fn query_results_are_bounded_by_number_too() {
+    for (entries_max, kept) in [(0, 0..=0), (10, 5..=10)] {
+        let registry = prometheus::Registry::new();
+        let config = CacheConfig { l2_entries_max: entries_max, ..CacheConfig::default() };
+        let cache = Cache::new(config, MemoryDatabase::new().shared(), &registry).unwrap();
+        for skip in 0..50 {
+            cache.list(ForecastQuery { skip, ..query() }).await.unwrap();
+        }
+        let entries = gauge(&registry, "cache_entries", 1);
+        assert!(kept.contains(&(entries as u64)), "{entries} of {entries_max}");
+    }
+}
+
+/// The gauge of a level, by index.
+fn gauge(registry: &prometheus::Registry, name: &str, level: usize) -> f64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).unwrap();
+    family.get_metric()[level].get_gauge().get_value()
+}
+
+#[tokio::test]
 async fn memory_is_bounded_by_bytes() {
     let database = MemoryDatabase::new();
     let text = "x".repeat(10_000);
@@ -210,12 +231,7 @@ async fn memory_is_bounded_by_bytes() {
     for n in 0..200 {
         cache.get(&format!("k{n}")).await.unwrap();
     }
-    let bytes = registry
-        .gather()
-        .iter()
-        .find(|family| family.name() == "cache_bytes")
-        .map(|family| family.get_metric()[0].get_gauge().get_value())
-        .unwrap();
+    let bytes = gauge(&registry, "cache_bytes", 0);
     assert!(bytes > 100_000.0 && bytes <= 500_000.0, "{bytes}");
 }
 

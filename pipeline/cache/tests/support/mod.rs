@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use smartpulse_clients::database::{
-    CaptureMode, Database, ForecastQuery, Page, Poll, Row, SharedDatabase, Table, Write, Written,
+    CaptureMode, Database, ForecastQuery, Page, Poll, Row, SharedDatabase, Table, Tombstone, Write, Written,
 };
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Key, Position};
@@ -232,6 +232,10 @@ impl Database for MemoryDatabase {
 
     async fn changes(&self, _: &str, _: CaptureMode, _: &Position, _: usize) -> Result<Poll> {
         Err(Error::fatal("the double captures nothing"))
+    }
+
+    async fn tombstones(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Tombstone>> {
+        Err(Error::fatal("the double keeps no tombstones"))
     }
 
     async fn scan(&self, _: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
