@@ -1,0 +1,20 @@
+# Every recipe is one line: what a person types is what CI runs.
+.PHONY: demo test bench release ci fmt
+
+demo: ## see real forecasts change in a database and arrive at an API
+	cargo run --quiet -p smartpulse -- demo
+
+test: ## all tests
+	cargo test --workspace
+
+bench: ## measure, on one processor; YEAR=<csv.gz> uses the year of real data
+	taskset -c 0 cargo bench -p smartpulse-benches
+
+release: ## the binary with everything: target/release/smartpulse
+	cargo build --release -p smartpulse --features full
+
+ci: ## what CI runs
+	bash .ci/run
+
+fmt: ## format
+	cargo fmt --all
