@@ -84,13 +84,16 @@ impl MemoryDatabase {
     /// Waits until an answer is being held, and takes it.
     pub async fn next_held(&self) -> HeldAnswer {
         loop {
-            let mut state = self.state.lock().unwrap();
-            if !state.held.is_empty() {
-                return state.held.remove(0);
+            if let Some(held) = self.first_held() {
+                return held;
             }
-            drop(state);
             tokio::task::yield_now().await;
         }
+    }
+
+    fn first_held(&self) -> Option<HeldAnswer> {
+        let mut state = self.state.lock().unwrap();
+        (!state.held.is_empty()).then(|| state.held.remove(0))
     }
 
     /// Commits a write as another writer would, whatever the mode.

@@ -1,0 +1,155 @@
+//! Every refusal there is. The text is for the caller; what failed inside goes to the log.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::{ACCEPT, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use smartpulse_pipeline::error::{Error, ErrorKind};
+
+/// When a refused caller should try again, in seconds: the circuit's interval, and longer than any request
+/// that is served takes.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// What is wrong with one member of a body, or one parameter of a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldError {
+    /// Its name; empty for the body as a whole.
+    pub field: String,
+    /// What is wrong.
+    pub error: String,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ApiError {
+    /// Values that cannot be.
+    Validation(Vec<FieldError>),
+    /// No such forecast.
+    ForecastNotFound,
+    /// No such path.
+    NotFound,
+    /// The path exists, for other methods.
+    MethodNotAllowed,
+    /// The forecast has another version than the caller said.
+    PreconditionFailed,
+    /// The patch does not fit the forecast, or it changes faster than it can be patched.
+    Conflict(String),
+    /// The body is longer than this many bytes.
+    PayloadTooLarge(usize),
+    /// The body is of another media type than these.
+    UnsupportedMediaType(&'static str),
+    /// The body did not come in time.
+    BodyTimeout,
+    /// The request was not done in time.
+    Timeout,
+    /// Too many requests are under way.
+    Overloaded,
+    /// The database does not answer.
+    DatabaseUnavailable,
+    /// Something else failed.
+    Internal,
+}
+
+impl ApiError {
+    /// One wrong field.
+    pub(crate) fn field(field: impl Into<String>, error: impl Into<String>) -> Self {
+        Self::Validation(vec![FieldError { field: field.into(), error: error.into() }])
+    }
+
+    fn parts(&self) -> (StatusCode, &'static str, String) {
+        match self {
+            Self::Validation(fields) => {
+                let all: Vec<String> = fields.iter().map(ToString::to_string).collect();
+                (StatusCode::BAD_REQUEST, "VALIDATION_FAILED", all.join("; "))
+            }
+            Self::ForecastNotFound => {
+                (StatusCode::NOT_FOUND, "FORECAST_NOT_FOUND", "there is no such forecast".to_owned())
+            }
+            Self::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this path".to_owned()),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not take this method".to_owned())
+            }
+            Self::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "PRECONDITION_FAILED",
+                "the forecast has another version than If-Match says".to_owned(),
+            ),
+            Self::Conflict(reason) => (StatusCode::CONFLICT, "CONFLICT", reason.clone()),
+            Self::PayloadTooLarge(bytes_max) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "PAYLOAD_TOO_LARGE",
+                format!("the body is longer than {bytes_max} bytes"),
+            ),
+            Self::UnsupportedMediaType(accepted) => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_MEDIA_TYPE",
+                format!("the body must be of type {accepted}"),
+            ),
+            Self::BodyTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not arrive in time".to_owned())
+            }
+            Self::Timeout => {
+                (StatusCode::SERVICE_UNAVAILABLE, "TIMEOUT", "the request was not done in time".to_owned())
+            }
+            Self::Overloaded => {
+                (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "too many requests are under way".to_owned())
+            }
+            Self::DatabaseUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE", "the database does not answer".to_owned())
+            }
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "internal error".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = if self.field.is_empty() { "body" } else { &self.field };
+        write!(f, "{name} {}", self.error)
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: String,
+    code: &'a str,
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    fields: &'a [FieldError],
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code, error) = self.parts();
+        let fields: &[FieldError] = if let Self::Validation(fields) = &self { fields } else { &[] };
+        let mut response = (status, Json(ErrorBody { error, code, fields })).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if let Self::UnsupportedMediaType(accepted) = self {
+            headers.insert(ACCEPT, HeaderValue::from_static(accepted));
+        }
+        response
+    }
+}
+
+/// What a failed read or write is to the caller.
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Transient => {
+                tracing::warn!(error = error.chain(), "a request failed for want of the database");
+                Self::DatabaseUnavailable
+            }
+            ErrorKind::Rejected => {
+                tracing::warn!(error = error.chain(), "the database refused the values of a request");
+                Self::field("", "has values that the database refuses")
+            }
+            ErrorKind::Fatal => {
+                tracing::error!(error = error.chain(), "a request failed");
+                Self::Internal
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The listener, its connections, and their orderly end.
+
+use crate::router::Api;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use smartpulse_pipeline::error::{Error, Result};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+/// How many connections are open at a time. Beyond it they wait in the system's backlog; each takes a file
+/// descriptor and some kilobytes.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// How long accepting pauses when the system has no more descriptors or memory for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How much longer than one request the end may take: for the answers' way out.
+const DRAIN_MARGIN: Duration = Duration::from_secs(1);
+
+/// Binds a listener for the API.
+///
+/// # Errors
+///
+/// `Fatal` if the address is not a loopback one: anybody who can reach the API may change everything as long as
+/// it asks for no tokens. `Fatal` if the address cannot be bound.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        return Err(Error::fatal(format!(
+            "the api asks for no tokens yet and so listens on loopback only: api.listen is {address}, use 127.0.0.1:{}",
+            address.port()
+        )));
+    }
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::fatal(format!("the api could not listen on {address}")).because(error))
+}
+
+impl Api {
+    /// Serves until `shutdown` completes; then accepts nothing more, and returns when the requests under way
+    /// are answered, or after the time that a request may take.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let router = self.router();
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(self.settings.header_timeout_ms));
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let graceful = GracefulShutdown::new();
+        {
+            let mut shutdown = pin!(shutdown);
+            loop {
+                let (stream, permit) = tokio::select! {
+                    () = &mut shutdown => break,
+                    accepted = accept(&listener, &connections) => accepted,
+                };
+                tokio::spawn(connection(http.clone(), router.clone(), stream, graceful.watcher(), permit));
+            }
+        }
+        drop(listener);
+        let drain = Duration::from_millis(self.settings.request_timeout_ms) + DRAIN_MARGIN;
+        if timeout(drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!(?drain, "some connections did not end in time and are cut");
+        }
+    }
+}
+
+/// The next connection, as soon as there is room for it. Dropping the future loses none.
+async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let permit = Arc::clone(connections).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    http: http1::Builder,
+    router: Router,
+    stream: TcpStream,
+    watcher: Watcher,
+    _permit: OwnedSemaphorePermit,
+) {
+    // Answers are small and complete: there is nothing to wait for.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = watcher.watch(served).await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,113 @@
+//! An API over a database in memory, and requests to it.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+#[path = "../../../pipeline/cache/tests/support/mod.rs"]
+pub mod support;
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use smartpulse_api::{Api, Readiness};
+use smartpulse_cache::{Cache, CacheConfig};
+use smartpulse_config::ApiSettings;
+use std::sync::Arc;
+use support::MemoryDatabase;
+use tower::ServiceExt;
+
+pub const ID: &str = "0b0a1c60-0000-4000-8000-000000000001";
+pub const OTHER_ID: &str = "0b0a1c60-0000-4000-8000-000000000002";
+pub const COMPANY: &str = "0b0a1c60-0000-4000-8000-00000000000a";
+pub const UNIT: &str = "0b0a1c60-0000-4000-8000-00000000000b";
+
+pub fn settings() -> ApiSettings {
+    ApiSettings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        body_bytes_max: 10_000,
+        request_timeout_ms: 10_000,
+        header_timeout_ms: 10_000,
+        concurrency_max: 64,
+        cache_control: "max-age=60, private".to_owned(),
+    }
+}
+
+pub struct World {
+    pub database: Arc<MemoryDatabase>,
+    pub cache: Cache,
+    pub readiness: Arc<Readiness>,
+    pub router: Router,
+}
+
+pub fn api(database: &Arc<MemoryDatabase>, settings: ApiSettings) -> (Api, Cache, Arc<Readiness>) {
+    let registry = prometheus::Registry::new();
+    let cache = Cache::new(CacheConfig::default(), database.shared(), &registry).unwrap();
+    let readiness = Arc::new(Readiness::new(["cache", "trackers"]));
+    let api = Api::new(settings, cache.clone(), database.shared(), Arc::clone(&readiness), registry).unwrap();
+    (api, cache, readiness)
+}
+
+/// One forecast, [`ID`], at version 1.
+pub fn world() -> World {
+    world_with(settings())
+}
+
+pub fn world_with(settings: ApiSettings) -> World {
+    let database = MemoryDatabase::new();
+    database.set(ID, forecast(450));
+    let (api, cache, readiness) = api(&database, settings);
+    World { router: api.router(), database, cache, readiness }
+}
+
+pub fn forecast(demand: i64) -> Value {
+    json!({
+        "companyId": COMPANY, "productionUnitId": UNIT, "forecastDate": "2026-01-01T00:00:00.000Z",
+        "demand": demand, "supply": 400, "confidenceLevel": 0.5, "status": "Draft"
+    })
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl World {
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    pub async fn patch(&self, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let merge = [("content-type", "application/json")];
+        let headers: Vec<_> = if headers.iter().any(|(name, _)| *name == "content-type") {
+            headers.to_vec()
+        } else {
+            merge.iter().chain(headers).copied().collect()
+        };
+        self.send("PATCH", &format!("/api/forecasts/{ID}"), &headers, body.to_string()).await
+    }
+}
