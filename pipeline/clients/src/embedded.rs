@@ -13,6 +13,7 @@ mod migrate;
 pub mod pubsub;
 mod rows;
 mod state_file;
+mod statements;
 pub mod store;
 
 pub use bus::{BusConfig, EmbeddedBus};

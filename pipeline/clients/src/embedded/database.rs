@@ -17,15 +17,14 @@ use super::capture::{self, CaptureSlot};
 use super::connection::{Failure, Opener, Pool, Synchronous};
 use super::migrate;
 use super::rows::{Catalogue, TableInfo, quote};
+use super::statements::{list, read_row, select, write_one};
 use crate::database::{CaptureMode, Database, ForecastQuery, Page, Poll, Row, Table, Tombstone, Write, Written};
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
 use prometheus::Registry;
-use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, TransactionBehavior};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Key, Position, Timestamp};
 use std::path::Path;
@@ -318,127 +317,4 @@ impl Database for SqliteDatabase {
         }
         result
     }
-}
-
-fn select(
-    connection: &Connection,
-    info: &TableInfo,
-    sql: &str,
-    params: impl rusqlite::Params,
-) -> Result<Vec<Row>, Failure> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(info.row(row, 0)?);
-    }
-    Ok(found)
-}
-
-fn read_row(connection: &Connection, info: &TableInfo, key: &str) -> Result<Option<Row>, Failure> {
-    let (columns, table, name) = (&info.columns_sql, quote(&info.table.name), quote(&info.key_name));
-    let found = select(connection, info, &format!("SELECT {columns} FROM {table} WHERE {name} = ?1"), [key])?;
-    Ok(found.into_iter().next())
-}
-
-fn list(connection: &mut Connection, info: &TableInfo, query: &ForecastQuery) -> Result<Page, Failure> {
-    let mut conditions = Vec::new();
-    let mut values = Vec::new();
-    for (condition, value) in [
-        ("CompanyId = ?", &query.company_id),
-        ("ProductionUnitId = ?", &query.production_unit_id),
-        ("ForecastDate >= ?", &query.from),
-        ("ForecastDate < ?", &query.to),
-    ] {
-        if let Some(value) = value {
-            conditions.push(condition);
-            values.push(SqlValue::Text(value.clone()));
-        }
-    }
-    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-    // One transaction, so that the total is that of the moment of the page.
-    let transaction = connection.transaction()?;
-    let total: i64 = transaction
-        .prepare_cached(&format!("SELECT count(*) FROM Forecasts {filter}"))?
-        .query_row(params_from_iter(&values), |row| row.get(0))?;
-    values.push(SqlValue::Integer(i64::from(query.take)));
-    values.push(SqlValue::Integer(i64::from(query.skip)));
-    let columns = &info.columns_sql;
-    let sql = format!("SELECT {columns} FROM Forecasts {filter} ORDER BY ForecastDate DESC, Id LIMIT ? OFFSET ?");
-    let rows = select(&transaction, info, &sql, params_from_iter(&values))?;
-    Ok(Page { total: u64::try_from(total).unwrap_or(0), rows })
-}
-
-fn write_one(connection: &Connection, info: &TableInfo, write: &Write) -> Result<Written, Failure> {
-    match write {
-        Write::Insert { members } => insert(connection, info, members),
-        Write::Update { key, expected_version, members } => {
-            let current = match current(connection, info, key, *expected_version)? {
-                Ok(row) => row,
-                Err(outcome) => return Ok(outcome),
-            };
-            if members.is_empty() {
-                return Ok(Written::Done(current));
-            }
-            let values = info.values(members)?;
-            let set: Vec<String> = values.iter().map(|(column, _)| format!("{} = ?", quote(column))).collect();
-            let (table, name) = (quote(&info.table.name), quote(&info.key_name));
-            let sql = format!("UPDATE {table} SET {} WHERE {name} = ?", set.join(", "));
-            let key_value = SqlValue::Text(key.to_string());
-            let bound = values.iter().map(|(_, value)| value).chain([&key_value]);
-            connection.prepare_cached(&sql)?.execute(params_from_iter(bound))?;
-            done(connection, info, key)
-        }
-        Write::Delete { key, expected_version } => {
-            let last = match current(connection, info, key, *expected_version)? {
-                Ok(row) => row,
-                Err(outcome) => return Ok(outcome),
-            };
-            let (table, name) = (quote(&info.table.name), quote(&info.key_name));
-            connection.prepare_cached(&format!("DELETE FROM {table} WHERE {name} = ?1"))?.execute([&**key])?;
-            if info.table.capture.is_empty() {
-                return Ok(Written::Done(last));
-            }
-            Ok(Written::Done(capture::last_logged(connection, info, key)?.unwrap_or(last)))
-        }
-    }
-}
-
-fn insert(connection: &Connection, info: &TableInfo, members: &Map<String, Value>) -> Result<Written, Failure> {
-    let values = info.values(members)?;
-    let key = values.iter().find(|(column, _)| *column == info.key_name).map(|(_, value)| value);
-    let Some(SqlValue::Text(key)) = key else {
-        let message = format!("a row of {} needs its key {}", info.table.name, info.key_name);
-        return Err(Failure::Own(Error::rejected(message)));
-    };
-    if read_row(connection, info, key)?.is_some() {
-        return Ok(Written::Exists);
-    }
-    let columns: Vec<String> = values.iter().map(|(column, _)| quote(column)).collect();
-    let holes = vec!["?"; columns.len()].join(", ");
-    let sql = format!("INSERT INTO {} ({}) VALUES ({holes})", quote(&info.table.name), columns.join(", "));
-    connection.prepare_cached(&sql)?.execute(params_from_iter(values.iter().map(|(_, value)| value)))?;
-    done(connection, info, key)
-}
-
-/// The row as it is, or the outcome of a write that cannot be made on it.
-fn current(
-    connection: &Connection,
-    info: &TableInfo,
-    key: &str,
-    expected: Option<i64>,
-) -> Result<Result<Row, Written>, Failure> {
-    Ok(match read_row(connection, info, key)? {
-        None => Err(Written::NotFound),
-        Some(row) if expected.is_some_and(|version| version != row.version) => {
-            Err(Written::VersionMismatch(row.version))
-        }
-        Some(row) => Ok(row),
-    })
-}
-
-/// The row after its triggers: RETURNING would show it before them.
-fn done(connection: &Connection, info: &TableInfo, key: &str) -> Result<Written, Failure> {
-    let row = read_row(connection, info, key)?;
-    row.map(Written::Done).ok_or_else(|| Failure::Own(Error::fatal(format!("{key} vanished within its transaction"))))
 }
