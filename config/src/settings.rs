@@ -99,18 +99,19 @@ pub struct ApiSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CacheSettings {
-    /// Life of an entry in this process (tier 1), in seconds, 60 to 3,600. Default 60; staging 300;
-    /// production 3,600.
+    /// How long a document is answered from memory (L1) without asking again, in seconds, 60 to 3,600; every
+    /// change renews it. Default 60; staging 300; production 3,600.
     #[schemars(range(min = 60, max = 3_600))]
     pub l1_ttl_s: u64,
-    /// Memory of tier 1, in bytes; the least used entries leave. Default 67,108,864; 0 turns it off.
+    /// Memory of the documents (L1), in bytes; the least used leave. Default 67,108,864; 0 turns the tier off.
     pub l1_bytes_max: u64,
-    /// Life of an entry in the local store (tier 2), in seconds. Default 60; staging 300; production 3,600.
+    /// How long a query result (L2) is answered unless something in it changes, in seconds. Default 60; staging
+    /// 300; production 3,600.
     #[schemars(range(min = 1, max = 86_400))]
     pub l2_ttl_s: u64,
-    /// Entries in tier 2; the oldest leave. Default 100,000; 0 turns it off.
+    /// Query results kept (L2); the least used leave. Default 100,000; 0 turns the tier off.
     pub l2_entries_max: u64,
-    /// Entries loaded at start, newest first. Default 10,000; 0 starts cold.
+    /// Documents loaded at start, by ascending key. Default 10,000; 0 starts cold.
     #[schemars(range(max = 1_000_000))]
     pub warm_entries_max: u64,
     /// Longest wait for one tier, in milliseconds, before the next is asked. Default 5,000.

@@ -253,7 +253,7 @@ mod tests {
             "{\"id\":\"a\",\"versionId\":1}\n{\"id\":\n\n{\"versionId\":2}\n{\"id\":\"b\"}\n{\"id\":\"c\",\"versionId\":-4}\n7\n{\"id\":\"d\",\"versionId\":1.5}\n{\"id\":\"e\",\"versionId\":1}\n",
             &[("a", 1), ("e", 1)],
             &[
-                "line 2: not JSON: the text ends at byte 6, where a value is due",
+                "line 2: not JSON: expected a value at byte 6",
                 "line 4: no key: there is nothing at /id",
                 "line 5: no version: there is nothing at /versionId",
                 "line 6: the version is -4, but versions start at 1",

@@ -10,3 +10,6 @@ pub mod database;
 pub mod embedded;
 pub mod metrics;
 pub mod pubsub;
+pub mod resources;
+
+pub use resources::register;
