@@ -1,1 +1,63 @@
-fn main() {}
+//! `smartpulse`, the command line: reads settings and pipelines, runs graphs, and looks into the data folder.
+//!
+//! What people ask for (lists, graphs, schemas, `validate`'s verdicts) goes to standard output; everything about the
+//! run itself (problems, logs, progress, the closing summary) goes to standard error. Colours and redrawn lines
+//! are for terminals only.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `args` | the grammar and its help |
+//! | `setup` | settings, registry, resources and checked pipelines, before anything is opened |
+//! | `home` | the data folder and the store in it |
+//! | `engine` | graphs from start to end: API, signals, drain, summary |
+//! | `run`, `demo` | what is run, and what is shown meanwhile |
+//! | `validate`, `graph`, `list`, `schema` | answers that need nothing but the files |
+//! | `position`, `dlq` | answers from the data folder, beside a running graph |
+//! | `dev` | files for trials and benches |
+//! | `reading`, `summary` | numbers of the process's own metrics, and the table at the end |
+//! | `logging`, `style`, `failure` | lines that do not tear each other, looks, and how the program ends |
+
+mod args;
+mod demo;
+mod dev;
+mod dlq;
+mod engine;
+mod failure;
+mod graph;
+mod home;
+mod list;
+mod logging;
+mod position;
+mod reading;
+mod run;
+mod schema;
+mod serve;
+mod setup;
+mod signals;
+mod style;
+mod summary;
+mod validate;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Cli { command, settings } = Cli::parse();
+    let outcome = match &command {
+        Command::Run(args) => run::run(&settings, args),
+        Command::Validate { files } => validate::validate(&settings, files),
+        Command::Graph { file } => graph::graph(&settings, file),
+        Command::List { what, type_name } => list::list(what.as_deref(), type_name.as_deref()),
+        Command::Schema { of } => schema::schema(*of),
+        Command::Position { command } => position::position(&settings, command),
+        Command::Resnapshot { id } => position::resnapshot(&settings, id),
+        Command::Dlq { command } => dlq::dlq(&settings, command),
+        Command::Demo(args) => demo::demo(&settings, args),
+        Command::Dev { command } => dev::dev(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

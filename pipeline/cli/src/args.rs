@@ -1,0 +1,292 @@
+//! The grammar of the command line, with help that teaches.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const MAIN_HELP: &str = "\
+Examples:
+  smartpulse demo                                         see all of it work, with nothing installed
+  smartpulse validate config/pipelines/*.yaml             check files; opens nothing
+  smartpulse run config/pipelines/sync.yaml               run until Ctrl-C
+  INPUT=in.ndjson OUTPUT=out.ndjson smartpulse run config/pipelines/diff-file.yaml
+  smartpulse list operators detect_gap                    what a component can be told
+
+Where settings come from, later wins:
+  built in < config/default.yaml < config/<environment>.yaml < config/local.yaml
+           < SMARTPULSE__SECTION__KEY=value < --set section.key=value
+
+Exit codes:
+  0    done: the input ended, or what was under way was finished after a stop
+  1    a failure while running; the last lines say what to do
+  2    wrong configuration or usage; nothing was opened
+  130  aborted by a second Ctrl-C";
+
+const RUN_HELP: &str = "\
+Examples:
+  smartpulse run config/pipelines/capture.yaml config/pipelines/sync.yaml
+  smartpulse run sync.yaml --env staging --set runtime.channel_batches=64
+  INPUT=in.ndjson OUTPUT=out.ndjson smartpulse run config/pipelines/diff-file.yaml
+
+All files run in one process, which holds the data folder. A graph whose sources all end by themselves (`file`) is
+bounded: it starts fresh, shows its progress, and needs no lock. Any other runs until Ctrl-C or SIGTERM: then the
+sources stop and what is on its way is finished (runtime.drain_timeout_ms). A second Ctrl-C aborts; what was not
+finished comes again at the next start.
+
+Exit codes: 0 done, 1 failed, 2 wrong configuration, 130 aborted.";
+
+const VALIDATE_HELP: &str = "\
+Examples:
+  smartpulse validate config/pipelines/*.yaml
+  INPUT=- OUTPUT=- smartpulse validate config/pipelines/diff-file.yaml
+
+Every problem of every file is reported at once, with its place and the nearest valid spelling. No socket, file or
+folder is opened. Exit codes: 0 all are right, 2 something is wrong.";
+
+const LIST_HELP: &str = "\
+Examples:
+  smartpulse list                    every type of this build, in a line each
+  smartpulse list sinks              those of one kind
+  smartpulse list sources cdc        every field of a type, with its default
+  smartpulse list pubsub             of every kind that has such a type";
+
+const SCHEMA_HELP: &str = "\
+Examples:
+  smartpulse schema > pipeline.schema.json
+  smartpulse schema settings > settings.schema.json
+
+An editor that knows YAML (VS Code with the YAML extension) completes and checks with it, when a file begins with
+  # yaml-language-server: $schema=pipeline.schema.json";
+
+const POSITION_HELP: &str = "\
+Examples:
+  smartpulse position show
+  smartpulse position reset capture/rows                forget where the source is; it starts over
+  smartpulse position reset capture/rows/Forecasts      one table of it
+
+To scan a table again beside a running graph, use `smartpulse resnapshot`.";
+
+const RESNAPSHOT_HELP: &str = "\
+Examples:
+  smartpulse resnapshot capture/rows
+  smartpulse resnapshot capture/rows/Forecasts
+
+A running graph takes it up within a second, another at its next start. Rows that are sent again heal what is behind
+and notify nobody.";
+
+const DLQ_HELP: &str = "\
+Examples:
+  smartpulse dlq list
+  smartpulse dlq list --pipeline sync --json | jq -r .reason | sort | uniq -c
+  smartpulse dlq show 17
+  smartpulse dlq replay 17 18        hand them in again
+  smartpulse dlq discard 19          give them up
+  smartpulse dlq discard --all --pipeline diff-file
+
+All of it works beside a running graph.";
+
+const DEMO_HELP: &str = "\
+Examples:
+  smartpulse demo
+  smartpulse demo --fresh                                 start over with an empty data folder
+  SMARTPULSE__DATA_DIR=/tmp/pulse smartpulse demo
+  smartpulse demo --set player.changes_per_second=0       only your own changes
+  smartpulse demo --set api.listen=127.0.0.1:9090";
+
+/// Streams database changes to caches, APIs and people, as YAML says.
+#[derive(Debug, Parser)]
+#[command(name = "smartpulse", version, max_term_width = 110, after_help = MAIN_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+/// Where settings come from besides files and environment variables.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct SettingsArgs {
+    /// Environment: selects config/<NAME>.yaml [default: development]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Sets one key, such as api.listen=127.0.0.1:9090; wins over everything; may be repeated
+    #[arg(long = "set", global = true, value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// Folder of the settings' files [default: config, where there is one]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run pipelines until their input ends, or until Ctrl-C
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Check pipelines and settings; opens nothing
+    #[command(after_help = VALIDATE_HELP)]
+    Validate {
+        /// Pipeline files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Print a pipeline as a Mermaid flowchart
+    Graph {
+        /// Pipeline file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// List component types, or all fields of one
+    #[command(after_help = LIST_HELP)]
+    List {
+        /// sources, operators, sinks or resources; or a type
+        #[arg(value_name = "KIND")]
+        what: Option<String>,
+        /// A type of that kind
+        #[arg(value_name = "TYPE")]
+        type_name: Option<String>,
+    },
+    /// Print the JSON Schema of pipeline files, or of settings
+    #[command(after_help = SCHEMA_HELP)]
+    Schema {
+        /// What the schema is of
+        #[arg(value_enum, default_value_t = SchemaOf::Pipeline)]
+        of: SchemaOf,
+    },
+    /// Show or forget how far sources have come
+    #[command(after_help = POSITION_HELP)]
+    Position {
+        #[command(subcommand)]
+        command: PositionCommand,
+    },
+    /// Have a capture source scan its tables again, beside the running graph
+    #[command(after_help = RESNAPSHOT_HELP)]
+    Resnapshot {
+        /// The source, or one table of it
+        #[arg(value_name = "PIPELINE/SOURCE[/TABLE]")]
+        id: String,
+    },
+    /// Look at events that were set aside, and hand them in again
+    #[command(after_help = DLQ_HELP)]
+    Dlq {
+        #[command(subcommand)]
+        command: DlqCommand,
+    },
+    /// Run everything on a week of real data, with nothing installed
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoArgs),
+    /// Make files for trials and benches
+    Dev {
+        #[command(subcommand)]
+        command: DevCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Pipeline files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Serve the API beside a bounded run too
+    #[arg(long)]
+    pub serve: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SchemaOf {
+    /// Pipeline files
+    Pipeline,
+    /// Settings files
+    Settings,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PositionCommand {
+    /// Print every stored position
+    Show,
+    /// Forget a position, so that its source starts over; the graph must be stopped
+    Reset {
+        /// The source, or one table of it
+        #[arg(value_name = "PIPELINE/SOURCE[/TABLE]")]
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// Print dead letters, newest first
+    List {
+        #[command(flatten)]
+        of: LettersOf,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one with its payload
+    Show {
+        /// Its number, as `dlq list` prints it
+        #[arg(value_name = "ID")]
+        id: i64,
+    },
+    /// Hand them in again
+    Replay {
+        /// Their numbers
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
+    },
+    /// Give them up
+    Discard {
+        /// Their numbers
+        #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
+        ids: Vec<i64>,
+        /// All of them, or all that --pipeline and --component select
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        of: LettersOf,
+    },
+}
+
+/// Whose dead letters.
+#[derive(Debug, Clone, Args)]
+pub struct LettersOf {
+    /// Only those of a pipeline
+    #[arg(long, value_name = "P")]
+    pub pipeline: Option<String>,
+    /// Only those of a component
+    #[arg(long, value_name = "C")]
+    pub component: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Remove the databases of the data folder first
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Write the change history of the real data as JSON lines: every revision of every forecast, in order
+    Revisions {
+        /// The CSV of a year (.csv or .csv.gz); without it the week that is built in
+        #[arg(long, value_name = "CSV[.gz]")]
+        input: Option<PathBuf>,
+        /// Where to write
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

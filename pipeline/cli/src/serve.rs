@@ -1,0 +1,91 @@
+//! The API beside running graphs: bound before they start, ready when the cache is warm, ended after them.
+
+use crate::setup::Session;
+use smartpulse_api::{Api, Readiness};
+use smartpulse_cache::SharedCache;
+use smartpulse_clients::database::SharedDatabase;
+use smartpulse_pipeline::error::Result;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// The cache that the API reads: a resource of this name.
+pub const CACHE: &str = "forecasts";
+
+/// The database behind it.
+pub const DATABASE: &str = "main_db";
+
+/// The part of an instance that is not ready before the cache is warm.
+const WARM_UP: &str = "cache";
+
+/// A bound API, answering.
+pub struct Serving {
+    pub address: SocketAddr,
+    cache: Arc<SharedCache>,
+    readiness: Arc<Readiness>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Whether the settings have what the API reads.
+pub fn possible(session: &Session) -> bool {
+    session.declared.kinds.get(CACHE) == Some(&"cache") && session.declared.kinds.get(DATABASE) == Some(&"database")
+}
+
+impl Serving {
+    /// Binds the API's address.
+    ///
+    /// # Errors
+    /// When it is taken, or not on loopback.
+    pub async fn bind(session: &Session) -> Result<TcpListener> {
+        smartpulse_api::bind(session.settings.api.listen).await
+    }
+
+    /// Answers requests from now on.
+    ///
+    /// # Errors
+    /// When cache or database cannot be opened.
+    pub async fn start(session: &Session, listener: TcpListener) -> Result<Self> {
+        let cache: Arc<SharedCache> = session.resources.get(CACHE).await?;
+        let database: SharedDatabase = session.resources.get(DATABASE).await?;
+        let readiness = Arc::new(Readiness::new([WARM_UP]));
+        let api = Api::new(
+            session.settings.api.clone(),
+            cache.cache().clone(),
+            database,
+            readiness.clone(),
+            session.metrics.clone(),
+        )?;
+        let address = listener.local_addr().unwrap_or(session.settings.api.listen);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            // A dropped sender is a stop too.
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            api.serve(listener, stopped).await;
+        });
+        Ok(Self { address, cache, readiness, stop, task })
+    }
+
+    /// Fills the cache, and says that the instance is ready.
+    ///
+    /// # Errors
+    /// When the database does not answer; the cache is then filled by reads.
+    pub async fn warm(&self, session: &Session) -> Result<usize> {
+        let limit = usize::try_from(session.settings.cache.warm_entries_max).unwrap_or(usize::MAX);
+        let warmed = self.cache.warm(limit).await;
+        self.readiness.ready(WARM_UP);
+        warmed
+    }
+
+    /// Finishes the requests under way.
+    pub async fn end(self) {
+        let _ = self.stop.send(());
+        if let Err(panic) = self.task.await {
+            tracing::error!(%panic, "the api ended early");
+        }
+    }
+}

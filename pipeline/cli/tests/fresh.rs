@@ -1,0 +1,96 @@
+//! A change by another program reaches the API's answer, in memory, without a read of the database.
+
+mod process;
+
+use process::{Instance, LIVE, foreign_connection, load_week, pipeline, until};
+use serde_json::json;
+
+fn start(folder: &std::path::Path) -> Instance {
+    let mut instance = Instance::run(folder, &LIVE.map(pipeline), &[], &[]);
+    instance.until_ready();
+    // Captured and broadcast once: the snapshot is behind us.
+    until("the snapshot is applied", || instance.metric("component_events_out_total", &["broadcast"]) >= 196.0);
+    instance
+}
+
+fn an_id(folder: &std::path::Path) -> String {
+    process::documents(folder).into_keys().next().unwrap()
+}
+
+#[test]
+fn an_update_by_another_program_is_answered_from_memory_with_the_next_version() {
+    let folder = tempfile::tempdir().unwrap();
+    load_week(folder.path());
+    let instance = start(folder.path());
+    let id = an_id(folder.path());
+    let before = instance.forecast(&id).json();
+    let reads = ["get", "list", "scan"].map(|query| format!("query=\"{query}\""));
+    let read_count = |instance: &Instance| -> f64 {
+        reads.iter().map(|query| instance.metric("database_queries_total", &[query])).sum()
+    };
+    let reads_before = read_count(&instance);
+
+    let other = foreign_connection(folder.path(), "main.db");
+    assert_eq!(other.execute("UPDATE Forecasts SET Demand = 0.4321 WHERE Id = ?1", [&id]).unwrap(), 1);
+
+    let version = before["versionId"].as_i64().unwrap();
+    until("the answer has the next version", || instance.forecast(&id).json()["versionId"] == version + 1);
+    let after = instance.forecast(&id);
+    assert_eq!(after.level, "L1");
+    assert_eq!(after.json()["demand"], json!(0.4321));
+    assert_eq!(read_count(&instance), reads_before, "no database read may stand between the change and the answer");
+    assert_eq!(after.json(), process::documents(folder.path())[&id]);
+}
+
+#[test]
+fn a_delete_and_a_re_creation_by_another_program_are_seen_and_versions_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    load_week(folder.path());
+    let instance = start(folder.path());
+    let id = an_id(folder.path());
+    let version = instance.forecast(&id).json()["versionId"].as_i64().unwrap();
+    let other = foreign_connection(folder.path(), "main.db");
+    let insert = "INSERT INTO Forecasts SELECT * FROM Kept";
+    other
+        .execute_batch(&format!(
+            "CREATE TEMP TABLE Kept AS SELECT * FROM Forecasts WHERE Id = '{id}'; DELETE FROM Forecasts WHERE Id = '{id}';"
+        ))
+        .unwrap();
+    until("the forecast is gone", || instance.forecast(&id).status == 404);
+    other.execute_batch(insert).unwrap();
+    until("the forecast is back", || instance.forecast(&id).status == 200);
+    assert_eq!(instance.forecast(&id).json()["versionId"], version + 2);
+    other.execute("DELETE FROM Forecasts WHERE Id = ?1", [&id]).unwrap();
+    until("the forecast is gone again", || instance.forecast(&id).status == 404);
+}
+
+#[test]
+fn a_forecast_that_moves_to_another_unit_leaves_the_lists_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    load_week(folder.path());
+    let instance = start(folder.path());
+    let documents = process::documents(folder.path());
+    let (id, document) = documents.iter().next().unwrap();
+    let (unit, company) = (document["productionUnitId"].as_str().unwrap(), document["companyId"].as_str().unwrap());
+    let elsewhere = documents.values().find(|other| other["companyId"] != company).unwrap();
+    let totals = |instance: &Instance| {
+        [format!("productionUnitId={unit}"), format!("companyId={company}")]
+            .map(|filter| instance.get(&format!("/api/forecasts?{filter}")).unwrap().json()["total"].as_u64().unwrap())
+    };
+    assert_eq!(totals(&instance), [7, 49]);
+    assert_eq!(instance.get(&format!("/api/forecasts?companyId={company}")).unwrap().level, "L2");
+    let other = foreign_connection(folder.path(), "main.db");
+    let update = "UPDATE Forecasts SET ProductionUnitId = ?1, CompanyId = ?2 WHERE Id = ?3";
+    let (new_unit, new_company) =
+        (elsewhere["productionUnitId"].as_str().unwrap(), elsewhere["companyId"].as_str().unwrap());
+    other.execute(update, [new_unit, new_company, id]).unwrap();
+    until("both lists have dropped it", || totals(&instance) == [6, 48]);
+}
+
+#[test]
+fn terminating_drains_and_ends_with_exit_code_0() {
+    let folder = tempfile::tempdir().unwrap();
+    load_week(folder.path());
+    let (code, log) = start(folder.path()).terminate();
+    assert_eq!(code, Some(0), "{log}");
+}

@@ -1,0 +1,182 @@
+//! Real processes of the binary, and what tests ask of them.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use rusqlite::Connection;
+use serde_json::Value;
+use smartpulse_clients::database::Database;
+use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a busy machine, and short enough to see a hang.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The live pipelines of the repository, without the player.
+pub const LIVE: [&str; 5] = ["capture", "sync", "cache", "events", "invalidate"];
+
+pub fn pipeline(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../config/pipelines/{name}.yaml"))
+}
+
+/// A running `smartpulse run`.
+pub struct Instance {
+    child: Child,
+    base: String,
+    log: PathBuf,
+}
+
+impl Instance {
+    /// Starts pipelines on a data folder. `sets` are `--set` arguments.
+    pub fn run(folder: &Path, files: &[PathBuf], sets: &[&str], variables: &[(&str, &str)]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = folder.join(format!("log-{port}.txt"));
+        let output = std::fs::File::create(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smartpulse"));
+        command.arg("run").args(files);
+        for set in sets {
+            command.arg("--set").arg(set);
+        }
+        let child = command
+            .env("SMARTPULSE__DATA_DIR", folder)
+            .env("SMARTPULSE__API__LISTEN", format!("127.0.0.1:{port}"))
+            .envs(variables.iter().copied())
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { child, base: format!("http://127.0.0.1:{port}"), log }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the API says that it is ready.
+    pub fn until_ready(&mut self) {
+        let start = Instant::now();
+        while self.get("/health/ready").map(|answer| answer.status) != Some(200) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the process ended with {status}:\n{}", self.log());
+            }
+            assert!(start.elapsed() < PATIENCE, "not ready in time:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn terminate(mut self) -> (Option<i32>, String) {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status.code(), self.log());
+            }
+            assert!(start.elapsed() < PATIENCE, "did not stop in time:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Option<Answer> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build()
+            .into();
+        let mut response = agent.get(format!("{}{path}", self.base)).call().ok()?;
+        let mut body = String::new();
+        response.body_mut().as_reader().read_to_string(&mut body).ok()?;
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        Some(Answer { status: response.status().as_u16(), level: header("x-cache-level"), body })
+    }
+
+    pub fn forecast(&self, id: &str) -> Answer {
+        self.get(&format!("/api/forecasts/{id}")).unwrap_or_else(|| panic!("no answer:\n{}", self.log()))
+    }
+
+    /// The sum of a metric's series whose labels contain all of `labels`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.get("/metrics").expect("metrics").body;
+        let series = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|l| line.contains(l))
+        });
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the API answered.
+pub struct Answer {
+    pub status: u16,
+    pub level: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+/// Creates the schema and the demo's week in a data folder.
+pub fn load_week(folder: &Path) {
+    block_on(async {
+        let database = open(folder);
+        database.create_schema().await.unwrap();
+        smartpulse_sources::load_week(&database).await.unwrap();
+    });
+}
+
+/// Every forecast of the database by id, as the product's own reader renders it.
+pub fn documents(folder: &Path) -> BTreeMap<String, Value> {
+    block_on(async {
+        let rows = open(folder).scan("Forecasts", None, 1_000_000).await.unwrap();
+        rows.into_iter().map(|row| (row.key.to_string(), serde_json::from_slice(&row.document).unwrap())).collect()
+    })
+}
+
+/// A connection of another program: nothing of the product is in it.
+pub fn foreign_connection(folder: &Path, file: &str) -> Connection {
+    let connection = Connection::open(folder.join(file)).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    connection
+}
+
+fn open(folder: &Path) -> SqliteDatabase {
+    SqliteDatabase::open("main_db", &SqliteConfig::default(), folder, &prometheus::Registry::new()).unwrap()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Waits until `holds`.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
