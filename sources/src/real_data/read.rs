@@ -3,6 +3,10 @@
 //! The header is `time_utc`, `<unit>.supply` for each unit, then `<unit>.demand` in the same order. Rows are
 //! consecutive quarter-hours of whole days. Anything else is an error that names the line: a series with holes
 //! would give revisions that never happened.
+//!
+//! One exception: the published clock is put forward an hour in spring and back in autumn (2016-03-27 and
+//! 2016-10-30), although its times are read as UTC. A day has 96 quarter-hours all the same: the hour that is left
+//! out carries the last reading on, and of the hour that comes twice the first readings count.
 
 use super::{DAY_MS, Day, QUARTER_MS, QUARTERS, Reading, Series, UNITS_MAX, Unit, id_of};
 use csv::ByteRecord;
@@ -13,6 +17,9 @@ use std::io::{Cursor, Read};
 
 /// The most days of a series: three years, which take some 130 MB of memory.
 const DAYS_MAX: usize = 1_100;
+
+/// How far the published clock is put forward in spring and back in autumn.
+const CLOCK_CHANGE_MS: i64 = 4 * QUARTER_MS;
 
 /// How a gzip file begins (RFC 1952, section 2.3.1).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -45,46 +52,92 @@ fn read_csv(input: impl Read) -> Result<Series> {
     if !next(&mut reader, &mut record)? {
         return Err(at(1, "the file is empty, but the header is due"));
     }
-    let units = units(&record)?;
-    let mut series = Series { units, days: Vec::new(), readings: Vec::new() };
     let columns = record.len();
-    let mut due: Option<Timestamp> = None;
+    let mut series = Series { units: units(&record)?, days: Vec::new(), readings: Vec::new() };
+    let mut row = Vec::with_capacity(series.units.len());
+    let mut clock: Option<Clock> = None;
     let mut line = 1;
     while next(&mut reader, &mut record)? {
         line = record.position().map_or(line + 1, csv::Position::line);
         if record.len() != columns {
             return Err(at(line, format!("{} columns, but the header has {columns}", record.len())));
         }
-        let time = time(line, &record[0], due)?;
-        if series.readings.len() == series.days.len() * QUARTERS * series.units.len() {
-            series.begin_day(line, time)?;
+        let time = time(line, &record[0])?;
+        let now = clock.get_or_insert(Clock { row: time, due: time, changed_ms: 0 });
+        let first_due = now.due;
+        let counts = now.step(line, time)?;
+        // Of a row that is left out, the last reading goes on.
+        for missing in (first_due.as_millis()..now.due.as_millis() - QUARTER_MS).step_by(QUARTER_MS as usize) {
+            series.push(line, Timestamp::from_millis(missing), &row)?;
         }
-        for (place, unit) in series.units.iter().enumerate() {
-            let supply = number(line, &record[1 + place], unit, "supply")?;
-            let demand = number(line, &record[1 + series.units.len() + place], unit, "demand")?;
-            series.readings.push(Reading { demand, supply });
+        if counts {
+            read_row(line, &record, &series.units, &mut row)?;
+            series.push(line, time, &row)?;
         }
-        due = Some(Timestamp::from_millis(time.as_millis() + QUARTER_MS));
     }
-    match due {
+    match clock {
         None => Err(at(line + 1, "the file ends, but the first quarter-hour is due")),
-        Some(due) if due.as_millis() % DAY_MS != 0 => {
+        Some(Clock { due, .. }) if due.as_millis() % DAY_MS != 0 => {
             Err(at(line + 1, format!("the file ends within a day, but the quarter-hour {due} is due")))
         }
         Some(_) => Ok(series),
     }
 }
 
-impl Series {
-    fn begin_day(&mut self, line: u64, start: Timestamp) -> Result<()> {
-        if self.days.len() == DAYS_MAX {
-            return Err(at(line, format!("more than {DAYS_MAX} days")));
+/// The published clock: what the next row should say.
+struct Clock {
+    /// The next row's time by the clock.
+    row: Timestamp,
+    /// The first quarter-hour without a reading; later than `row` only in the hour that comes twice.
+    due: Timestamp,
+    /// The last change of the clock. The next one goes the other way: two alike are missing or repeated rows.
+    changed_ms: i64,
+}
+
+impl Clock {
+    /// Takes a row's time, and tells whether its reading counts.
+    fn step(&mut self, line: u64, time: Timestamp) -> Result<bool> {
+        let (found, row, due) = (time.as_millis(), self.row.as_millis(), self.due.as_millis());
+        if found != row {
+            let change = found - row;
+            if row != due || change.abs() != CLOCK_CHANGE_MS || change == self.changed_ms {
+                return Err(at(line, format!("time_utc is {time}, but the quarter-hour {} is due", self.row)));
+            }
+            self.changed_ms = change;
         }
-        let date: String = start.to_string().chars().take_while(|letter| *letter != 'T').collect();
-        let forecasts = self.units.iter().map(|unit| id_of(&format!("{}/{date}", unit.name))).collect();
-        self.days.push(Day { date, start, forecasts });
+        self.row = Timestamp::from_millis(found + QUARTER_MS);
+        self.due = self.due.max(self.row);
+        Ok(found >= due)
+    }
+}
+
+impl Series {
+    /// Appends the readings of all units at a quarter-hour.
+    fn push(&mut self, line: u64, time: Timestamp, row: &[Reading]) -> Result<()> {
+        if self.readings.len() == self.days.len() * QUARTERS * self.units.len() {
+            if self.days.len() == DAYS_MAX {
+                return Err(at(line, format!("more than {DAYS_MAX} days")));
+            }
+            if time.as_millis() % DAY_MS != 0 {
+                return Err(at(line, format!("time_utc is {time}, but the first row is due at midnight UTC")));
+            }
+            let date: String = time.to_string().chars().take_while(|letter| *letter != 'T').collect();
+            let forecasts = self.units.iter().map(|unit| id_of(&format!("{}/{date}", unit.name))).collect();
+            self.days.push(Day { date, start: time, forecasts });
+        }
+        self.readings.extend_from_slice(row);
         Ok(())
     }
+}
+
+fn read_row(line: u64, record: &ByteRecord, units: &[Unit], row: &mut Vec<Reading>) -> Result<()> {
+    row.clear();
+    for (place, unit) in units.iter().enumerate() {
+        let supply = number(line, &record[1 + place], unit, "supply")?;
+        let demand = number(line, &record[1 + units.len() + place], unit, "demand")?;
+        row.push(Reading { demand, supply });
+    }
+    Ok(())
 }
 
 fn next(reader: &mut csv::Reader<impl Read>, record: &mut ByteRecord) -> Result<bool> {
@@ -135,19 +188,11 @@ fn units(header: &ByteRecord) -> Result<Vec<Unit>> {
     Ok(units)
 }
 
-/// The row's time: the one that is due, or of the first row a midnight.
-fn time(line: u64, cell: &[u8], due: Option<Timestamp>) -> Result<Timestamp> {
+fn time(line: u64, cell: &[u8]) -> Result<Timestamp> {
     let text = String::from_utf8_lossy(cell);
-    let parsed = text.parse::<Timestamp>();
-    let time =
-        parsed.map_err(|error| at(line, format!("time_utc is {}, not RFC 3339", shown(&text))).because(error))?;
-    match due {
-        Some(due) if due != time => Err(at(line, format!("time_utc is {time}, but the quarter-hour {due} is due"))),
-        None if time.as_millis() % DAY_MS != 0 => {
-            Err(at(line, format!("time_utc is {time}, but the first row is due at midnight UTC")))
-        }
-        _ => Ok(time),
-    }
+    text.parse().map_err(|error: chrono::ParseError| {
+        at(line, format!("time_utc is {}, not RFC 3339", shown(&text))).because(error)
+    })
 }
 
 fn number(line: u64, cell: &[u8], unit: &Unit, what: &str) -> Result<f64> {
@@ -202,6 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn a_day_has_96_quarter_hours_even_when_the_published_clock_is_changed() {
+        let all = rows(96 * 2);
+        let lines: Vec<&str> = all.lines().collect();
+        let supplies = |lines: &[&str]| -> Vec<f64> {
+            let series = Series::read(format!("{HEADER}{}\n", lines.join("\n")).as_bytes()).unwrap();
+            assert_eq!((series.days(), series.revision_count()), (2, 2 * 2 * 96));
+            series.revisions().filter(|revision| revision.unit_index == 0).map(|revision| revision.supply).collect()
+        };
+        let mut expected: Vec<f64> = (0..192).map(f64::from).collect();
+        // Spring: 02:00 to 02:45 are left out.
+        expected[8..12].fill(7.0);
+        assert_eq!(supplies(&[&lines[..8], &lines[12..]].concat()), expected);
+        // Autumn: they come twice, the second time with other readings.
+        let second: Vec<String> =
+            lines[8..12].iter().map(|line| line.replace(",0.25", ",9").replacen(',', ",99", 1)).collect();
+        let second: Vec<&str> = second.iter().map(String::as_str).collect();
+        let autumn = [&lines[..12], &second, &lines[12..]].concat();
+        assert_eq!(supplies(&autumn), (0..192).map(f64::from).collect::<Vec<f64>>());
+    }
+
+    #[test]
     fn errors_name_the_line() {
         let check = |text: &str, expected: &str| {
             let error = Series::read(text.as_bytes()).expect_err(expected);
@@ -225,6 +291,12 @@ mod tests {
         check(
             &format!("{HEADER}{}2016-02-28T00:45:00Z,0,0,0,0\n", rows(2)),
             "line 4: time_utc is 2016-02-28T00:45:00.000Z, but the quarter-hour 2016-02-28T00:30:00.000Z is due",
+        );
+        // The hour that comes twice, a third time.
+        let hour: String = rows(12).lines().skip(8).map(|line| format!("{line}\n")).collect();
+        check(
+            &format!("{HEADER}{}{hour}{hour}", rows(12)),
+            "line 18: time_utc is 2016-02-28T02:00:00.000Z, but the quarter-hour 2016-02-28T03:00:00.000Z is due",
         );
         check(
             &format!("{HEADER}{}2016-02-28T00:30:00Z,0,0,0,\n", rows(2)),
