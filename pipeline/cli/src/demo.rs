@@ -4,12 +4,13 @@ use crate::args::{DemoArgs, SettingsArgs};
 use crate::engine::{self, Display};
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::logging::{self, Screen};
+use crate::logging;
 use crate::reading::Reading;
+use crate::screen::Screen;
 use crate::serve::{self, Serving};
 use crate::setup::{self, Pipeline, Session, shown};
 use crate::signals::Stop;
-use crate::style::{Paint, Side, Table, duration, print, rate, thousands};
+use crate::style::{Paint, Side, Table, columns, duration, print, rate, thousands, wrap};
 use anyhow::{Context, anyhow};
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::embedded::DataFolder;
@@ -95,7 +96,7 @@ impl Show<'_> {
                 interval: BLOCK_INTERVAL,
                 draw: Box::new(move |elapsed| {
                     let now = counters.read(&Reading::of(metrics), elapsed);
-                    block.set(now.block(Paint::stderr()));
+                    block.set(&now.block(Paint::stderr()));
                 }),
             },
             None => Display {
@@ -151,11 +152,14 @@ impl Show<'_> {
             rate => format!("a player revises them through SQL, {} changes a second", thousands(rate)),
         };
         let command = |text: String| format!("  {}", paint.cyan(text));
+        let about = format!(
+            "{forecasts} real forecasts of {units} production units are in {file}; {pace}. Each change is captured, \
+             version-checked, diffed, broadcast, and applied to the cache that the API reads."
+        );
+        let about = wrap(&about, columns() - 2).join("\n  ");
         let lines = [
             paint.bold("SmartPulse demo"),
-            format!("  {forecasts} real forecasts of {units} production units are in {file}; {pace}."),
-            "  Each change is captured, version-checked, diffed, broadcast and applied to the cache that the API reads."
-                .to_owned(),
+            format!("  {about}"),
             String::new(),
             format!("  {}", paint.bold(&url)),
             String::new(),
@@ -165,8 +169,8 @@ impl Show<'_> {
             command(format!("curl {url}/health/ready")),
             command(format!("curl -s {url}/metrics | grep -E '^(cache_hits_total|database_queries_total)'")),
             String::new(),
-            paint.bold("Change a row with any program, and read it 0.1 s later: the next versionId, from L1"),
-            command(format!("sqlite3 {file} \"UPDATE Forecasts SET Demand=0.5 WHERE Id='{forecast}'\"; sleep 0.1;")),
+            paint.bold("Change a row with any program, then read it again: the next versionId, from L1"),
+            command(format!("sqlite3 {file} \"UPDATE Forecasts SET Demand=0.5 WHERE Id='{forecast}'\"")),
             command(format!("curl -i {url}/api/forecasts/{forecast}")),
             String::new(),
             paint.dim("Ctrl-C ends it; the data stays, and the next start goes on from there (--fresh starts over)."),

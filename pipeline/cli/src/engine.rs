@@ -1,8 +1,8 @@
 //! Graphs from start to end: connected, started, watched, drained, summed up.
 
 use crate::failure::Failure;
-use crate::logging::Screen;
 use crate::reading::Reading;
+use crate::screen::Screen;
 use crate::serve::Serving;
 use crate::setup::{Pipeline, Session};
 use crate::signals::Stop;

@@ -15,7 +15,8 @@
 //! | `position`, `dlq` | answers from the data folder, beside a running graph |
 //! | `dev` | files for trials and benches |
 //! | `reading`, `summary` | numbers of the process's own metrics, and the table at the end |
-//! | `logging`, `style`, `failure` | lines that do not tear each other, looks, and how the program ends |
+//! | `screen`, `logging`, `style` | lines that do not tear the block below them; looks |
+//! | `signals`, `failure` | how the program ends |
 
 mod args;
 mod demo;
@@ -31,6 +32,7 @@ mod position;
 mod reading;
 mod run;
 mod schema;
+mod screen;
 mod serve;
 mod setup;
 mod signals;

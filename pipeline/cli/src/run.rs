@@ -4,8 +4,9 @@ use crate::args::{RunArgs, SettingsArgs};
 use crate::engine::{self, Display};
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::logging::{self, Screen};
+use crate::logging;
 use crate::reading::Reading;
+use crate::screen::Screen;
 use crate::serve::{self, Serving};
 use crate::setup::{self, Pipeline, Session};
 use crate::signals::Stop;
@@ -59,7 +60,7 @@ impl Job<'_> {
         let block = (bounded && screen.is_terminal()).then(|| screen.block());
         let display = block.as_ref().map(|block| Display {
             interval: PROGRESS_INTERVAL,
-            draw: Box::new(|elapsed| block.set(progress(&Reading::of(&session.metrics), elapsed))),
+            draw: Box::new(|elapsed| block.set(&progress(&Reading::of(&session.metrics), elapsed))),
         });
         let finish = engine::finish(session, pipelines, screen, running, &stop, display);
         let outcome = match &serving {

@@ -5,6 +5,7 @@
 use crate::args::SettingsArgs;
 use crate::failure::Failure;
 use crate::logging;
+use crate::screen::Screen;
 use smartpulse_config::{Diagnostics, Kind, LoadOptions, PipelineSpec, Settings, SourceText};
 use smartpulse_pipeline::registry::{Declared, Registry, Resources};
 use smartpulse_pipeline::topology::Blueprint;
@@ -208,7 +209,7 @@ pub fn for_tools(args: &SettingsArgs) -> Result<(Session, tokio::runtime::Runtim
     let mut options = load_options(args);
     quiet_unless_told(&mut options);
     let session = Session::read(&options)?;
-    logging::start(&session.settings.log, &logging::Screen::new())?;
+    logging::start(&session.settings.log, &Screen::new())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok((session, runtime))
 }

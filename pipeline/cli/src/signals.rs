@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM: the first asks for an orderly end, the second aborts.
 
-use crate::logging::Screen;
+use crate::screen::Screen;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ impl Stop {
                     _ = terminate.recv() => {}
                 }
                 if first {
-                    screen.print("stopping: what is on its way is finished; Ctrl-C again aborts\n");
+                    screen.print("finishing what is on its way; Ctrl-C again aborts\n");
                     ask.send_replace(true);
                 }
             }

@@ -59,20 +59,19 @@ fn render(lines: &[Line], elapsed: Duration, paint: Paint) -> String {
         ("pipeline", Side::Left),
         ("events in", Side::Right),
         ("events out", Side::Right),
+        ("events/s", Side::Right),
         ("duplicates", Side::Right),
         ("gaps", Side::Right),
         ("conflicts", Side::Right),
         ("dead letters", Side::Right),
     ]);
     for line in lines {
-        let numbers = [line.events_in, line.events_out, line.duplicates, line.gaps, line.conflicts, line.dead_letters];
-        table.row([line.pipeline.clone()].into_iter().chain(numbers.map(thousands)).collect());
+        let flow = [thousands(line.events_in), thousands(line.events_out), rate(line.events_in, elapsed)];
+        let rest = [line.duplicates, line.gaps, line.conflicts, line.dead_letters].map(thousands);
+        table.row([line.pipeline.clone()].into_iter().chain(flow).chain(rest).collect());
     }
     let mut text = format!("\n{}\n", table.render(paint));
-    let total: u64 = lines.iter().map(|line| line.events_in).sum();
-    let (events, took) = (counted(total, "event"), duration(elapsed));
-    text.push_str(&paint.bold(format!("{events} in {took}, {} events/s", rate(total, elapsed))));
-    text.push('\n');
+    text.push_str(&format!("{}\n", paint.bold(format!("ran for {}", duration(elapsed)))));
     for line in lines {
         for (reason, count) in &line.dropped {
             text.push_str(&format!("{}: {} dropped as {reason}\n", line.pipeline, counted(*count, "event")));
@@ -103,11 +102,11 @@ mod tests {
         };
         let text = render(&[line("capture", 983_808, 0), line("s", 10, 2)], Duration::from_secs(4), Paint::none());
         let expected = "
-pipeline  events in  events out  duplicates  gaps  conflicts  dead letters
-capture     983,808     983,805           1     2          0             0
-s                10           7           1     2          0             2
+pipeline  events in  events out  events/s  duplicates  gaps  conflicts  dead letters
+capture     983,808     983,805   245,952           1     2          0             0
+s                10           7       2.5           1     2          0             2
 
-983,818 events in 4.00 s, 245,955 events/s
+ran for 4.00 s
 s: 7 events dropped as filtered
 2 dead letters set aside: smartpulse dlq list --pipeline s
 ";
