@@ -64,7 +64,7 @@ fn write_input(path: &Path) -> (u64, &'static str) {
     let mut out = BufWriter::new(File::create(path).expect("the input file"));
     if let Ok(year) = std::env::var("YEAR") {
         let file = File::open(&year).unwrap_or_else(|error| panic!("cannot read YEAR={year}: {error}"));
-        let series = Series::read(flate_if(&year, file)).unwrap_or_else(|error| panic!("{year}: {error}"));
+        let series = Series::read(file).unwrap_or_else(|error| panic!("{year}: {error}"));
         let changes = write_history(&series, &mut out, |_| ()).expect("the input file");
         out.flush().expect("the input file");
         return (changes, "year");
@@ -84,15 +84,10 @@ fn write_input(path: &Path) -> (u64, &'static str) {
     (copies * lines, "week, repeated under other keys")
 }
 
-fn flate_if(name: &str, file: File) -> Box<dyn std::io::Read> {
-    if name.ends_with(".gz") { Box::new(flate2::read::GzDecoder::new(file)) } else { Box::new(file) }
-}
-
 fn run_pipeline(input: &Path, output: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (input, output) = (input.to_string_lossy(), output.to_string_lossy());
-    let summary =
-        runtime.block_on(run_to_end("diff-file.yaml", PIPELINE, &[("INPUT", &input), ("OUTPUT", &output)]));
+    let summary = runtime.block_on(run_to_end("diff-file.yaml", PIPELINE, &[("INPUT", &input), ("OUTPUT", &output)]));
     assert_eq!(summary.dead_letters() + summary.dropped("duplicate") + summary.noted("gap"), 0);
 }
 
@@ -111,8 +106,7 @@ fn run_naive(input: &Path, output: &Path) {
                 (None, serde_json::from_value(whole).expect("a patch"))
             }
         };
-        let message =
-            json!({"DataKey": key, "VersionId": version, "PreviousVersionId": previous, "PatchItems": patch});
+        let message = json!({"DataKey": key, "VersionId": version, "PreviousVersionId": previous, "PatchItems": patch});
         serde_json::to_writer(&mut out, &message).expect("the output");
         out.write_all(b"\n").expect("the output");
         states.insert(key, (version, document));

@@ -25,8 +25,7 @@ pub async fn run_to_end(name: &str, yaml: &str, variables: &[(&str, &str)]) -> S
     let instance = uuid::Uuid::nil();
     let (resources, declared) =
         Resources::declare(&registry, &settings, &metrics, instance).unwrap_or_else(|problems| panic!("{problems}"));
-    let lookup =
-        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    let lookup = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     let mut problems = Diagnostics::new();
     let blueprint = PipelineSpec::parse(&SourceText::file(name, yaml), &lookup, &mut problems)
         .and_then(|spec| Blueprint::check(&spec, &registry, &declared, &settings, &mut problems));
