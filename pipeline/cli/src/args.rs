@@ -27,6 +27,8 @@ Examples:
   smartpulse run sync.yaml --env staging --set runtime.channel_batches=64
   INPUT=in.ndjson OUTPUT=out.ndjson smartpulse run config/pipelines/diff-file.yaml
 
+A database needs its schema first: `smartpulse demo` and `smartpulse dev database` create it.
+
 All files run in one process, which holds the data folder. A graph whose sources all end by themselves (`file`) is
 bounded: it starts fresh, shows its progress, and needs no lock. Any other runs until Ctrl-C or SIGTERM: then the
 sources stop and what is on its way is finished (runtime.drain_timeout_ms). A second Ctrl-C aborts; what was not
@@ -174,7 +176,7 @@ pub enum Command {
     /// Run everything on a week of real data, with nothing installed
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArgs),
-    /// Make files for trials and benches
+    /// Make files and databases for trials and benches
     Dev {
         #[command(subcommand)]
         command: DevCommand,
@@ -277,6 +279,12 @@ pub enum DevCommand {
         /// Where to write
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
+    },
+    /// Create what is missing of the schema of `main_db`: tables, triggers and capture
+    Database {
+        /// Load the week of real data too, as the demo does
+        #[arg(long)]
+        week: bool,
     },
 }
 

@@ -1,11 +1,13 @@
-//! `smartpulse dev`: files for trials and benches.
+//! `smartpulse dev`: files and databases for trials and benches.
 
-use crate::args::DevCommand;
+use crate::args::{DevCommand, SettingsArgs};
 use crate::failure::Failure;
-use crate::setup::shown;
+use crate::serve;
+use crate::setup::{self, shown};
 use crate::style::{counted, duration, thousands};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use smartpulse_clients::database::SharedDatabase;
 use smartpulse_sources::real_data::{Series, write_history};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -14,8 +16,9 @@ use std::time::Instant;
 
 const PROGRESS: &str = "  {bar:30} {human_pos} of {human_len} revisions  {per_sec}  {eta} left";
 
-pub fn dev(command: &DevCommand) -> Result<(), Failure> {
+pub fn dev(args: &SettingsArgs, command: &DevCommand) -> Result<(), Failure> {
     match command {
+        DevCommand::Database { week } => database(args, *week),
         DevCommand::Revisions { input, output } => revisions(input.as_deref(), output),
     }
 }
@@ -49,4 +52,20 @@ fn revisions(input: Option<&Path>, output: &Path) -> Result<(), Failure> {
         duration(started.elapsed())
     );
     Ok(())
+}
+
+/// Creates the schema, and loads the week where it is asked for.
+fn database(args: &SettingsArgs, week: bool) -> Result<(), Failure> {
+    let (session, runtime) = setup::for_tools(args)?;
+    runtime.block_on(async {
+        let database: SharedDatabase = session.resources.get(serve::DATABASE).await?;
+        database.create_schema().await?;
+        eprintln!("the schema of {} stands", serve::DATABASE);
+        if week {
+            let loaded = smartpulse_sources::load_week(database.as_ref()).await.context("the week cannot be loaded")?;
+            let (units, forecasts) = (loaded.units_inserted as u64, loaded.forecasts_inserted as u64);
+            eprintln!("{} and {} inserted", counted(units, "unit"), counted(forecasts, "forecast"));
+        }
+        Ok(())
+    })
 }

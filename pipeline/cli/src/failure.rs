@@ -28,7 +28,7 @@ impl Failure {
                 eprintln!("{} {}", paint.red("error:"), sentence(error));
                 let mut next = error.source();
                 while let Some(cause) = next {
-                    eprintln!("  {} {}", paint.dim("because"), sentence(cause));
+                    eprintln!("  {} {}", paint.dim("because"), sentence(&cause));
                     next = cause.source();
                 }
                 ExitCode::FAILURE
@@ -38,7 +38,7 @@ impl Failure {
 }
 
 /// A message may have several lines; the further ones are indented below the first.
-fn sentence(message: impl ToString) -> String {
+fn sentence(message: &impl ToString) -> String {
     message.to_string().replace('\n', "\n  ")
 }
 

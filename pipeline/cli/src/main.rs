@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Command::Resnapshot { id } => position::resnapshot(&settings, id),
         Command::Dlq { command } => dlq::dlq(&settings, command),
         Command::Demo(args) => demo::demo(&settings, args),
-        Command::Dev { command } => dev::dev(command),
+        Command::Dev { command } => dev::dev(&settings, command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

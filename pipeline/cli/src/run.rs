@@ -65,8 +65,14 @@ impl Job<'_> {
         let finish = engine::finish(session, pipelines, screen, running, &stop, display);
         let outcome = match &serving {
             Some(serving) => {
-                let (outcome, ()) = tokio::join!(Box::pin(finish), engine::warm(serving, session));
-                outcome
+                let warming = async {
+                    engine::warm(serving, session).await;
+                    std::future::pending::<std::convert::Infallible>().await
+                };
+                tokio::select! {
+                    outcome = Box::pin(finish) => outcome,
+                    never = warming => match never {},
+                }
             }
             None => finish.await,
         };

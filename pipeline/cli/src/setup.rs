@@ -6,8 +6,8 @@ use crate::args::SettingsArgs;
 use crate::failure::Failure;
 use crate::logging;
 use crate::screen::Screen;
-use smartpulse_config::{Diagnostics, Kind, LoadOptions, PipelineSpec, Settings, SourceText};
-use smartpulse_pipeline::registry::{Declared, Registry, Resources};
+use smartpulse_config::{ComponentSpec, Diagnostics, Kind, LoadOptions, PipelineSpec, Settings, SourceText, nearest};
+use smartpulse_pipeline::registry::{Declared, Entry, Registry, Resources};
 use smartpulse_pipeline::topology::Blueprint;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -166,27 +166,36 @@ pub fn ready(
     Ok((session, pipelines))
 }
 
-/// What can be said of parameters while the settings are unreadable: their own schema, not what they refer to.
+/// What can be said of components while the settings are unreadable: types and parameters, not what they refer to.
 fn check_parameters(spec: &PipelineSpec, problems: &mut Diagnostics) {
     let registry = registry();
     for component in spec.components() {
-        let (type_name, params) = (component.type_name.as_str(), &component.params);
-        let (path, anchor) = (component.located.path.as_str(), Some(&component.located.anchor));
-        // Parsed for the complaints only.
         match component.kind {
-            Kind::Source => {
-                registry.sources.get(type_name).and_then(|entry| entry.parse(params, path, anchor, problems)).is_some()
-            }
-            Kind::Operator => registry
-                .operators
-                .get(type_name)
-                .and_then(|entry| entry.parse(params, path, anchor, problems))
-                .is_some(),
-            Kind::Sink => {
-                registry.sinks.get(type_name).and_then(|entry| entry.parse(params, path, anchor, problems)).is_some()
-            }
-        };
+            Kind::Source => check_component(component, &registry.sources, problems),
+            Kind::Operator => check_component(component, &registry.operators, problems),
+            Kind::Sink => check_component(component, &registry.sinks, problems),
+        }
     }
+    spec.check_consumed(&|type_name| registry.emits(type_name), problems);
+}
+
+fn check_component<C: ?Sized>(
+    component: &ComponentSpec,
+    types: &BTreeMap<&'static str, Entry<C>>,
+    problems: &mut Diagnostics,
+) {
+    let name = component.type_name.as_str();
+    let Some(entry) = types.get(name) else {
+        let help = match nearest(name, types.keys().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("`smartpulse list {}` names the types", component.kind.section()),
+        };
+        let message = format!("there is no {} type `{name}`", component.kind.name());
+        problems.push(component.located.problem("type", message, Some(help)));
+        return;
+    };
+    // Parsed for the complaints only.
+    entry.parse(&component.params, &component.located.path, Some(&component.located.anchor), problems);
 }
 
 /// The runtime that everything of a command runs on.

@@ -47,7 +47,7 @@ impl Stop {
         let mut asked = self.asked.clone();
         if asked.wait_for(|asked| *asked).await.is_err() {
             // The listener lives as long as the runtime.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -92,7 +92,7 @@ pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -239,7 +239,7 @@ mod tests {
     fn durations_are_said_as_people_do() {
         for (millis, text) in [
             (0.25, "250 µs"),
-            (3.14, "3.1 ms"),
+            (3.12, "3.1 ms"),
             (42.0, "42 ms"),
             (4_200.0, "4.20 s"),
             (42_000.0, "42.0 s"),

@@ -1,0 +1,57 @@
+//! Who may import whom: `config <- pipeline <- clients <- cache <- {sources, sinks, api} <- cli`. Siblings never
+//! import each other, operators import the pipeline only, `json` imports nothing, and `testing` is for tests.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// What a crate may use of the workspace at run time.
+const MAY_USE: [(&str, &[&str]); 12] = [
+    ("smartpulse-json", &[]),
+    ("smartpulse-config", &[]),
+    ("smartpulse-pipeline", &["config", "json"]),
+    ("smartpulse-operators", &["config", "json", "pipeline"]),
+    ("smartpulse-clients", &["config", "json", "pipeline"]),
+    ("smartpulse-cache", &["config", "json", "pipeline", "clients"]),
+    ("smartpulse-sources", &["config", "json", "pipeline", "clients", "cache"]),
+    ("smartpulse-sinks", &["config", "json", "pipeline", "clients", "cache"]),
+    ("smartpulse-api", &["config", "json", "pipeline", "clients", "cache"]),
+    ("smartpulse", &["config", "json", "pipeline", "clients", "cache", "operators", "sources", "sinks", "api"]),
+    // Not shipped: they may look at everything but the program.
+    ("smartpulse-testing", &["config", "json", "pipeline", "clients", "cache"]),
+    ("smartpulse-benches", &["config", "json", "pipeline", "clients", "cache", "operators", "sources", "sinks", "api"]),
+];
+
+#[test]
+fn imports_go_one_way() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo metadata");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let own: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let rules: BTreeMap<&str, &[&str]> = MAY_USE.into();
+    let mut wrong = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let Some(allowed) = rules.get(name) else {
+            wrong.push(format!("{name} has no rule here: say what it may import"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let used = dependency["name"].as_str().unwrap();
+            let for_tests = dependency["kind"] == "dev";
+            if !own.contains(used) || for_tests {
+                continue;
+            }
+            let short = used.strip_prefix("smartpulse-").unwrap_or(used);
+            if !allowed.contains(&short) {
+                wrong.push(format!("{name} imports {used}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}

@@ -1,0 +1,98 @@
+//! What wrong configuration gets: exit code 2, everything at once, and nothing opened.
+
+mod support;
+
+use std::time::{Duration, Instant};
+use support::{Place, pipeline};
+
+const WRONG: &str = r#"
+name: wrong
+sources:
+  lines: { type: fil, path: in.ndjson }
+  messages: { type: topic, bus: buss, topic: t, subscription: s, topik: t }
+operators:
+  ordered: { type: detect_gap, inputs: [patches] }
+  patches: { type: diff, inputs: [ordered, nowhere] }
+sinks:
+  out: { type: file, inputs: [patches, messages, lines], path: "${env:NOT_SET_ANYWHERE}" }
+"#;
+
+#[test]
+fn all_problems_of_all_files_are_reported_at_once_and_nothing_is_opened() {
+    let place = Place::new();
+    place.write("wrong.yaml", WRONG);
+    place.write("other.yaml", "name: other\nsources: { s: { type: topic, bus: bus, topic: t, subscription: s } }\n");
+    for command in ["validate", "run"] {
+        let done = place.run([command, "wrong.yaml", "other.yaml", "missing.yaml", "--set", "log.levle=info"]).exits(2);
+        for expected in [
+            "cannot read missing.yaml",
+            "unknown key `levle` in `log`",
+            "wrong.yaml:4:18",
+            "there is no source type `fil`",
+            "did you mean `file`?",
+            "unknown key `topik`",
+            "`patches` feeds itself: patches -> ordered -> patches",
+            "there is no source or operator `nowhere`",
+            "environment variable `NOT_SET_ANYWHERE` is not set",
+            "other.yaml",
+        ] {
+            assert!(done.stderr.contains(expected), "{command}: {expected} is missing in:\n{}", done.stderr);
+        }
+        assert!(!done.stderr.contains('\u{1b}'), "no colours off a terminal");
+        assert!(!place.path("data").exists(), "{command} opened the data folder");
+    }
+}
+
+#[test]
+fn references_are_checked_against_the_settings() {
+    let place = Place::new();
+    let yaml = "name: p\nsources: { s: { type: topic, bus: buss, topic: t, subscription: s } }\n\
+                sinks: { k: { type: file, inputs: [s], path: out, retry: redsi } }\n";
+    place.write("p.yaml", yaml);
+    let done = place.run(["validate", "p.yaml"]).exits(2);
+    for expected in ["no resource is named `buss`", "did you mean `bus`?", "redsi", "did you mean `redis`?"] {
+        assert!(done.stderr.contains(expected), "{expected} is missing in:\n{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_name_that_two_pipelines_share_is_refused() {
+    let place = Place::new();
+    let yaml =
+        "name: twin\nsources: { s: { type: file, path: in } }\nsinks: { k: { type: file, inputs: [s], path: out } }\n";
+    place.write("a.yaml", yaml);
+    place.write("b.yaml", yaml);
+    let done = place.run(["validate", "a.yaml", "b.yaml"]).exits(2);
+    assert_eq!(done.stdout, "ok  twin  (1 source, 0 operators, 1 sink)\n");
+    assert!(done.stderr.contains("the name `twin` is taken by a.yaml"), "{}", done.stderr);
+}
+
+#[test]
+fn the_pipelines_of_the_repository_are_valid_together() {
+    let place = Place::new();
+    let names = ["capture", "sync", "cache", "events", "invalidate", "player", "diff-file"];
+    let files = names.map(|name| pipeline(&format!("{name}.yaml")));
+    let mut command = place.command();
+    command.arg("validate").args(files).env("INPUT", "-").env("OUTPUT", "-");
+    let done = support::done(command.output().unwrap()).exits(0);
+    for name in names {
+        assert!(done.stdout.lines().any(|line| line.starts_with(&format!("ok  {name} "))), "{}", done.stdout);
+    }
+    assert!(!place.path("data").exists());
+}
+
+#[test]
+fn a_yaml_bomb_ends_quickly() {
+    let place = Place::new();
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+    }
+    place.write("bomb.yaml", &bomb);
+    let start = Instant::now();
+    let done = place.run(["validate", "bomb.yaml"]).exits(2);
+    // The promise is 200 ms; a debug build on a busy machine gets more, and an unbounded parser would take hours.
+    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+    assert!(done.stderr.contains("error"), "{}", done.stderr);
+}
