@@ -13,6 +13,13 @@
 //! Input: the year of real data (983,808 changes of 10,248 keys) when `YEAR` names its CSV; otherwise the week
 //! in the repository, repeated under other keys to the same number of changes.
 //!
+//! Result (release, thin LTO, Rust 1.95; one processor of a shared 2 vCPU Intel Xeon at 2 GHz; medians of 5 rounds):
+//!
+//! | input | pipeline | naive | ratio |
+//! | --- | --- | --- | --- |
+//! | the year: 983,808 changes, 426 bytes a line | 273,000 events/s | 60,900 events/s | 4.5 |
+//! | the week, repeated to 997,248 changes | 304,000 events/s | 66,000 events/s | 4.6 |
+//!
 //! Run: `make bench`, or `YEAR=production-units-2016-15min.csv.gz make bench`.
 
 use json_patch::{Patch, PatchOperation};
