@@ -58,8 +58,8 @@ fn render(lines: &[Line], elapsed: Duration, paint: Paint) -> String {
     let mut table = Table::new(&[
         ("pipeline", Side::Left),
         ("events in", Side::Right),
-        ("events out", Side::Right),
-        ("events/s", Side::Right),
+        ("out", Side::Right),
+        ("per s", Side::Right),
         ("duplicates", Side::Right),
         ("gaps", Side::Right),
         ("conflicts", Side::Right),
@@ -102,9 +102,9 @@ mod tests {
         };
         let text = render(&[line("capture", 983_808, 0), line("s", 10, 2)], Duration::from_secs(4), Paint::none());
         let expected = "
-pipeline  events in  events out  events/s  duplicates  gaps  conflicts  dead letters
-capture     983,808     983,805   245,952           1     2          0             0
-s                10           7       2.5           1     2          0             2
+pipeline  events in      out    per s  duplicates  gaps  conflicts  dead letters
+capture     983,808  983,805  245,952           1     2          0             0
+s                10        7      2.5           1     2          0             2
 
 ran for 4.00 s
 s: 7 events dropped as filtered

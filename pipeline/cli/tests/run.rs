@@ -62,7 +62,7 @@ fn a_bounded_run_gives_patches_a_summary_and_dead_letters() {
     let row = summary_of(&done.stderr, "diff-file");
     for (heading, number) in [
         ("events in", "9"),
-        ("events out", "5"),
+        ("out", "5"),
         ("duplicates", "1"),
         ("gaps", "1"),
         ("conflicts", "0"),
