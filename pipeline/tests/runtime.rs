@@ -1,18 +1,16 @@
 //! The runtime's promises, held against a source and a sink that the test has in its hands.
 
-mod probe;
-
-use probe::{Graph, Probe, event, problems};
 use smartpulse_clients::embedded::MemoryStore;
 use smartpulse_pipeline::state::{DeadLetterFilter, Store};
 use smartpulse_pipeline::{Error, Event};
+use smartpulse_testing::{Probe, Rig, event};
 use std::sync::Arc;
 
 const PLAIN: &str = "name: p\nsources: { s: { type: probe } }\nsinks: { k: { type: probe, inputs: [s], retry: { kind: fixed, attempts: 2, delay_ms: 1 } } }\n";
 const STATEFUL: &str = "name: p\nsources: { s: { type: probe } }\noperators: { o: { type: detect_gap, inputs: [s] } }\nsinks: { k: { type: probe, inputs: [o] } }\n";
 
-fn fresh() -> (Arc<Probe>, Arc<dyn Store>) {
-    (Arc::default(), Arc::new(MemoryStore::new()))
+fn rig() -> Rig {
+    Rig::new(Arc::new(MemoryStore::new()), &[], smartpulse_operators::register)
 }
 
 async fn letters(store: &Arc<dyn Store>) -> Vec<(i64, String, Option<String>)> {
@@ -22,8 +20,9 @@ async fn letters(store: &Arc<dyn Store>) -> Vec<(i64, String, Option<String>)> {
 
 #[tokio::test]
 async fn positions_are_committed_in_order_and_only_after_the_sink() {
-    let (probe, store) = fresh();
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let rig = rig();
+    let probe = &rig.probe;
+    let graph = rig.start(PLAIN).await;
     (1..=20).for_each(|version| probe.emit(vec![event("a", version)]));
     probe.until("all is committed", |p| p.last_committed() == Some(20)).await;
     assert_eq!(probe.versions("k", "a"), (1..=20).collect::<Vec<_>>());
@@ -33,10 +32,11 @@ async fn positions_are_committed_in_order_and_only_after_the_sink() {
 
 #[tokio::test]
 async fn a_bounded_input_ends_the_graph_after_everything_is_written() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     (1..=50).for_each(|version| probe.emit(vec![event("a", version), event("b", version)]));
     let yaml = PLAIN.replace("s: { type: probe }", "s: { type: probe, ends: true }");
-    let summary = Graph::start(&yaml, &probe, &store).await.end().await.unwrap();
+    let summary = rig.start(&yaml).await.end().await.unwrap();
     assert_eq!(summary.sum("source", |t| t.events_out), 100);
     assert_eq!(summary.sum("sink", |t| t.events_out), 100);
     assert_eq!(probe.last_committed(), Some(100));
@@ -44,11 +44,12 @@ async fn a_bounded_input_ends_the_graph_after_everything_is_written() {
 
 #[tokio::test]
 async fn a_stop_drains_what_is_on_its_way() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     for _ in 0..3 {
         probe.fail("k", Error::unavailable("away for a moment"));
     }
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let graph = rig.start(PLAIN).await;
     (1..=3).for_each(|version| probe.emit(vec![event("a", version)]));
     probe.until("the source has emitted", |p| p.input.lock().unwrap().is_empty()).await;
     graph.stop().await.unwrap();
@@ -58,16 +59,17 @@ async fn a_stop_drains_what_is_on_its_way() {
 
 #[tokio::test]
 async fn a_transient_error_is_retried_and_then_only_the_event_at_fault_is_set_aside() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let (probe, store) = (&rig.probe, &rig.store);
     // The batch fails three times, then each event alone: the first one three times more.
     for _ in 0..6 {
         probe.fail("k", Error::transient("deadlock"));
     }
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let graph = rig.start(PLAIN).await;
     probe.emit(vec![event("a", 1), event("b", 1)]);
     probe.until("the batch is done", |p| p.last_committed() == Some(2)).await;
     assert_eq!((probe.versions("k", "a").len(), probe.versions("k", "b").len()), (0, 1));
-    let letters = letters(&store).await;
+    let letters = letters(store).await;
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].1.as_str(), letters[0].2.as_deref()), ("deadlock", Some("a")));
     graph.stop().await.unwrap();
@@ -75,28 +77,30 @@ async fn a_transient_error_is_retried_and_then_only_the_event_at_fault_is_set_as
 
 #[tokio::test]
 async fn an_outage_holds_the_stream_back_and_sets_nothing_aside() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let (probe, store) = (&rig.probe, &rig.store);
     for _ in 0..4 {
         probe.fail("k", Error::unavailable("away"));
     }
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let graph = rig.start(PLAIN).await;
     probe.emit(vec![event("a", 1)]);
     probe.until("the sink was tried", |p| p.failures.lock().unwrap()["k"].len() < 4).await;
     assert_eq!(probe.last_committed(), None, "nothing may be committed during the outage");
     probe.until("the sink is back", |p| p.last_committed() == Some(1)).await;
-    assert!(letters(&store).await.is_empty());
+    assert!(letters(store).await.is_empty());
     graph.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_refused_event_is_set_aside_with_its_reason_and_its_neighbours_are_written() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let (probe, store) = (&rig.probe, &rig.store);
     probe.refused.lock().unwrap().push("bad".to_owned());
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let graph = rig.start(PLAIN).await;
     probe.emit(vec![event("a", 1), event("bad", 1), event("b", 1)]);
     probe.until("the batch is done", |p| p.last_committed() == Some(3)).await;
     assert_eq!((probe.versions("k", "a").len(), probe.versions("k", "b").len()), (1, 1));
-    let set_aside = letters(&store).await;
+    let set_aside = letters(store).await;
     assert_eq!((set_aside[0].1.as_str(), set_aside[0].2.as_deref()), ("refused by the test", Some("bad")));
 
     // Mended, and handed to the very sink again.
@@ -105,17 +109,18 @@ async fn a_refused_event_is_set_aside_with_its_reason_and_its_neighbours_are_wri
     probe.until("the letter is replayed", |p| p.versions("k", "bad") == [1]).await;
     let summary = graph.stop().await.unwrap();
     assert_eq!(summary.dead_letters(), 1);
-    assert!(letters(&store).await.is_empty());
+    assert!(letters(store).await.is_empty());
 }
 
 #[tokio::test]
 async fn a_replay_that_fails_again_stays_set_aside_and_is_not_tried_for_ever() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let (probe, store) = (&rig.probe, &rig.store);
     probe.refused.lock().unwrap().push("bad".to_owned());
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let graph = rig.start(PLAIN).await;
     probe.emit(vec![event("bad", 1)]);
     probe.until("the batch is done", |p| p.last_committed() == Some(1)).await;
-    let id = letters(&store).await[0].0;
+    let id = letters(store).await[0].0;
     assert!(store.request_replay(id).await.unwrap());
     let tried = |p: &Probe| p.batches.lock().unwrap().len() >= 2;
     probe.until("the letter was tried again", tried).await;
@@ -128,23 +133,25 @@ async fn a_replay_that_fails_again_stays_set_aside_and_is_not_tried_for_ever() {
 
 #[tokio::test]
 async fn an_oversize_document_is_set_aside_before_it_enters_the_graph() {
-    let (probe, store) = fresh();
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let rig = rig();
+    let (probe, store) = (&rig.probe, &rig.store);
+    let graph = rig.start(PLAIN).await;
     let mut large = event("large", 1);
     let text = format!(r#"{{"x":"{}"}}"#, "x".repeat(1 << 20));
     large.document = Some(smartpulse_json::Document::parse(text.into()).unwrap());
     probe.emit(vec![large, event("a", 1)]);
     probe.until("the batch is done", |p| p.last_committed() == Some(2)).await;
     assert_eq!(probe.versions("k", "a"), [1]);
-    assert!(letters(&store).await[0].1.contains("runtime.document_bytes_max"));
+    assert!(letters(store).await[0].1.contains("runtime.document_bytes_max"));
     graph.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_fatal_error_stops_the_graph_and_names_the_sink() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     probe.fail("k", Error::fatal("the table is gone"));
-    let graph = Graph::start(PLAIN, &probe, &store).await;
+    let graph = rig.start(PLAIN).await;
     (1..=10).for_each(|version| probe.emit(vec![event("a", version)]));
     let error = graph.end().await.unwrap_err();
     assert_eq!(error.chain(), "sink k of pipeline p failed: the table is gone");
@@ -153,13 +160,14 @@ async fn a_fatal_error_stops_the_graph_and_names_the_sink() {
 
 #[tokio::test]
 async fn redelivered_events_are_dropped_after_a_restart_and_lost_ones_are_not() {
-    let (probe, store) = fresh();
-    let graph = Graph::start(STATEFUL, &probe, &store).await;
+    let rig = rig();
+    let probe = &rig.probe;
+    let graph = rig.start(STATEFUL).await;
     probe.emit(vec![event("a", 1), event("a", 2)]);
     probe.until("both are written", |p| p.last_committed() == Some(2)).await;
     graph.stop().await.unwrap();
 
-    let graph = Graph::start(STATEFUL, &probe, &store).await;
+    let graph = rig.start(STATEFUL).await;
     probe.emit(vec![event("a", 1), event("a", 2), event("a", 3)]);
     probe.until("the third is written", |p| p.versions("k", "a").contains(&3)).await;
     let summary = graph.stop().await.unwrap();
@@ -169,17 +177,18 @@ async fn redelivered_events_are_dropped_after_a_restart_and_lost_ones_are_not() 
 
 #[tokio::test]
 async fn an_effect_that_did_not_happen_before_a_crash_happens_after_it() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     for _ in 0..10_000 {
         probe.fail("k", Error::unavailable("away until the crash"));
     }
-    let graph = Graph::start(STATEFUL, &probe, &store).await;
+    let graph = rig.start(STATEFUL).await;
     probe.emit(vec![event("a", 1)]);
     probe.until("the sink was tried", |p| p.failures.lock().unwrap()["k"].len() < 10_000).await;
     graph.crash().await;
     probe.failures.lock().unwrap().clear();
 
-    let graph = Graph::start(STATEFUL, &probe, &store).await;
+    let graph = rig.start(STATEFUL).await;
     probe.emit(vec![event("a", 1)]);
     probe.until("it is written", |p| p.versions("k", "a") == [1]).await;
     let summary = graph.stop().await.unwrap();
@@ -188,9 +197,10 @@ async fn an_effect_that_did_not_happen_before_a_crash_happens_after_it() {
 
 #[tokio::test]
 async fn lanes_keep_the_order_of_every_key() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     let yaml = STATEFUL.replace("type: detect_gap,", "type: detect_gap, parallelism: 4,");
-    let graph = Graph::start(&yaml, &probe, &store).await;
+    let graph = rig.start(&yaml).await;
     for version in 1..=50 {
         probe.emit((0..20).map(|key| event(&format!("k{key}"), version)).collect::<Vec<Event>>());
     }
@@ -203,10 +213,11 @@ async fn lanes_keep_the_order_of_every_key() {
 
 #[tokio::test]
 async fn an_eager_batch_leaves_at_once_when_the_sink_is_idle() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     // A window of a minute: what arrives sooner did not wait for it.
     let yaml = "name: p\nsources: { s: { type: probe } }\noperators: { b: { type: batch, inputs: [s], items: 1000, window_ms: 60000 } }\nsinks: { k: { type: probe, inputs: [b] } }\n";
-    let graph = Graph::start(yaml, &probe, &store).await;
+    let graph = rig.start(yaml).await;
     probe.emit(vec![event("a", 1)]);
     probe.until("it is written", |p| p.versions("k", "a") == [1]).await;
     graph.stop().await.unwrap();
@@ -214,9 +225,10 @@ async fn an_eager_batch_leaves_at_once_when_the_sink_is_idle() {
 
 #[tokio::test]
 async fn a_batch_that_is_not_eager_is_let_go_at_the_end() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     let yaml = "name: p\nsources: { s: { type: probe } }\noperators: { b: { type: batch, inputs: [s], items: 3, window_ms: 60000, eager: false } }\nsinks: { k: { type: probe, inputs: [b] } }\n";
-    let graph = Graph::start(yaml, &probe, &store).await;
+    let graph = rig.start(yaml).await;
     (1..=4).for_each(|version| probe.emit(vec![event("a", version)]));
     probe.until("the full batch is written", |p| p.versions("k", "a") == [1, 2, 3]).await;
     assert_eq!(probe.batches.lock().unwrap().as_slice(), [3]);
@@ -227,12 +239,13 @@ async fn a_batch_that_is_not_eager_is_let_go_at_the_end() {
 
 #[tokio::test]
 async fn one_failing_channel_of_a_fan_out_holds_the_position_but_not_the_other_channel() {
-    let (probe, store) = fresh();
+    let rig = rig();
+    let probe = &rig.probe;
     for _ in 0..4 {
         probe.fail("mail", Error::unavailable("away"));
     }
     let yaml = "name: p\nsources: { s: { type: probe } }\noperators: { f: { type: fan_out, inputs: [s], by: /key, outputs: { mail: [both], push: [both] } } }\nsinks: { mail: { type: probe, inputs: [f.mail] }, push: { type: probe, inputs: [f.push] } }\n";
-    let graph = Graph::start(yaml, &probe, &store).await;
+    let graph = rig.start(yaml).await;
     probe.emit(vec![event("both", 1)]);
     probe.until("push has it", |p| p.versions("push", "both") == [1]).await;
     probe.until("mail has it", |p| p.versions("mail", "both") == [1]).await;
@@ -243,7 +256,7 @@ async fn one_failing_channel_of_a_fan_out_holds_the_position_but_not_the_other_c
 #[test]
 fn a_stateful_chain_must_end_in_one_sink() {
     let yaml = "name: p\nsources:\n  s: { type: probe }\noperators:\n  o: { type: diff, inputs: [s] }\nsinks:\n  a: { type: probe, inputs: [o] }\n  b: { type: probe, inputs: [o] }\n";
-    let problems = problems(yaml);
+    let problems = rig().problems(yaml);
     assert!(problems.contains("`o` keeps state, but ends in 2 sinks: `a`, `b`"), "{problems}");
     assert!(problems.contains("p.yaml:5:"), "{problems}");
 }
@@ -260,7 +273,7 @@ sinks:
   k: { type: probe, inputs: [w], retry: rediss }
   l: { type: probe, inputs: [f.mial] }
 ";
-    let all = problems(yaml);
+    let all = rig().problems(yaml);
     for expected in [
         "there is no source type `prob`",
         "did you mean `probe`?",
@@ -269,7 +282,7 @@ sinks:
     ] {
         assert!(all.contains(expected), "missing {expected:?} in\n{all}");
     }
-    let ports = problems(
+    let ports = rig().problems(
         &yaml.replace("type: prob }", "type: probe }").replace(", parallelism: 4", "").replace("rediss", "redis"),
     );
     assert!(ports.contains("`f` has no output `mial`"), "{ports}");

@@ -1,4 +1,5 @@
-//! Conformance suites: what every implementation of a resource must do, whatever stands behind it.
+//! What tests of several crates share: conformance suites of the resources, and a rig that runs graphs between a
+//! source and a sink which the test holds in its hands ([`Rig`], [`Probe`]).
 //!
 //! A suite takes a *fixture maker*: each case gets a fixture of its own, that is, a fresh empty resource, and may
 //! open it again, which is a restart. A suite panics in the first case that fails, with the case's name printed
@@ -12,11 +13,13 @@ use std::time::Duration;
 
 mod bus;
 mod database;
+mod probe;
 mod pubsub;
 mod store;
 
 pub use bus::{BusFixture, bus_suite};
 pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, uuid};
+pub use probe::{Graph, Probe, Rig, SharedProbe, event};
 pub use pubsub::{PubSubFixture, pubsub_suite};
 pub use store::{StoreFixture, dead_letter, store_suite};
 

@@ -14,7 +14,7 @@ use smartpulse_pipeline::sink::{Rejected, Sink};
 use smartpulse_pipeline::source::{BuiltSource, Committer, Emission, Source, SourceContext};
 use smartpulse_pipeline::state::Store;
 use smartpulse_pipeline::telemetry::Telemetry;
-use smartpulse_pipeline::topology::{Blueprint, BuildEnv, Built, Running, Summary};
+use smartpulse_pipeline::topology::{Blueprint, BuildEnv, Built, Summary};
 use smartpulse_pipeline::{Batch, Event, Operation, Position};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +29,8 @@ pub struct Probe {
     pub input: Mutex<VecDeque<Vec<Event>>>,
     /// What sinks have written, as (sink, key, version).
     pub written: Mutex<Vec<(String, String, i64)>>,
+    /// The same in full.
+    pub events: Mutex<Vec<Event>>,
     /// Batch sizes that sinks were given.
     pub batches: Mutex<Vec<usize>>,
     /// What the next writes of a sink answer instead of writing.
@@ -53,20 +55,24 @@ impl Probe {
             .unwrap_or_else(|_| panic!("waited in vain until {what}"));
     }
 
+    /// Hands the source a batch to emit.
     pub fn emit(&self, events: Vec<Event>) {
         self.input.lock().unwrap().push_back(events);
         self.changed.notify_waiters();
     }
 
+    /// Makes the next write of a sink fail.
     pub fn fail(&self, sink: &str, error: Error) {
         self.failures.lock().unwrap().entry(sink.to_owned()).or_default().push_back(error);
     }
 
+    /// The versions of a key that a sink has written, in order.
     pub fn versions(&self, sink: &str, key: &str) -> Vec<i64> {
         let written = self.written.lock().unwrap();
         written.iter().filter(|(s, k, _)| s == sink && k == key).map(|(_, _, version)| *version).collect()
     }
 
+    /// The last position committed: how many events had been emitted up to it.
     pub fn last_committed(&self) -> Option<u64> {
         self.committed.lock().unwrap().last().copied()
     }
@@ -78,7 +84,8 @@ pub fn event(key: &str, version: i64) -> Event {
     Event::new("forecast".into(), key.into(), version, Operation::Update, Some(document))
 }
 
-type SharedProbe = Arc<Probe>;
+/// A probe in the hands of a test and of its graph.
+pub type SharedProbe = Arc<Probe>;
 
 /// Test source: emits what the probe holds. `ends: true` ends when it holds nothing.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -177,6 +184,7 @@ impl Sink for RunningSink {
             } else {
                 let entry = (self.id.clone(), event.key.to_string(), event.version);
                 self.probe.written.lock().unwrap().push(entry);
+                self.probe.events.lock().unwrap().push(event.clone());
             }
         }
         self.probe.changed.notify_waiters();
@@ -205,31 +213,68 @@ impl ResourceConfig for ProbeResource {
     }
 }
 
-pub fn registry() -> Registry {
-    let mut registry = Registry::default();
-    smartpulse_operators::register(&mut registry);
-    registry.source::<ProbeSource>().sink::<ProbeSink>().resource::<ProbeResource>();
-    registry
+/// What a test builds graphs from: types, settings, a probe and a store that outlive each graph.
+pub struct Rig {
+    registry: Registry,
+    settings: Arc<Settings>,
+    /// The source and the sink of the graphs.
+    pub probe: SharedProbe,
+    /// The durable memory of the graphs.
+    pub store: Arc<dyn Store>,
 }
 
-/// Checks a pipeline and gives its problems as text.
-pub fn problems(yaml: &str) -> String {
-    let settings = settings();
-    let (_, declared) =
-        Resources::declare(&registry(), &settings, &prometheus::Registry::new(), uuid::Uuid::nil()).unwrap();
-    let mut diagnostics = Diagnostics::new();
-    if let Some(spec) = PipelineSpec::parse(&SourceText::file("p.yaml", yaml), &|_| None, &mut diagnostics) {
-        Blueprint::check(&spec, &registry(), &declared, &settings, &mut diagnostics);
+impl Rig {
+    /// A rig of the probe and of what `register` adds, with `sets` as `--set` arguments. Of the built-in resources
+    /// those stay whose types are registered.
+    pub fn new(store: Arc<dyn Store>, sets: &[&str], register: impl FnOnce(&mut Registry)) -> Self {
+        let mut registry = Registry::default();
+        register(&mut registry);
+        registry.source::<ProbeSource>().sink::<ProbeSink>().resource::<ProbeResource>();
+        let own = ["resources.probe.type=probe", "runtime.channel_batches=2"];
+        let sets = own.iter().chain(sets).map(|set| (*set).to_owned()).collect();
+        let mut settings = Settings::load(&LoadOptions { sets, ..LoadOptions::default() })
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        settings.resources.retain(|_, spec| registry.resources.contains_key(spec.type_name.as_str()));
+        Self { registry, settings: Arc::new(settings), probe: Arc::default(), store }
     }
-    diagnostics.render(false)
-}
 
-fn settings() -> Arc<Settings> {
-    let sets = ["resources.probe.type=probe", "runtime.channel_batches=2"];
-    let options = LoadOptions { sets: sets.map(str::to_owned).to_vec(), ..LoadOptions::default() };
-    let mut settings = Settings::load(&options).unwrap_or_else(|problems| panic!("{problems}"));
-    settings.resources.retain(|name, _| name == "probe");
-    Arc::new(settings)
+    /// Checks a pipeline and gives its problems as text.
+    #[must_use]
+    pub fn problems(&self, yaml: &str) -> String {
+        self.check(yaml, &prometheus::Registry::new()).err().map(|problems| problems.render(false)).unwrap_or_default()
+    }
+
+    /// Builds and starts a pipeline.
+    ///
+    /// # Panics
+    /// When it is wrong or cannot be built.
+    pub async fn start(&self, yaml: &str) -> Graph {
+        let metrics = prometheus::Registry::new();
+        let (blueprint, resources) = self.check(yaml, &metrics).unwrap_or_else(|problems| panic!("{problems}"));
+        let env = BuildEnv {
+            settings: self.settings.clone(),
+            store: self.store.clone(),
+            resources: Arc::new(resources),
+            telemetry: Telemetry::register(&metrics).expect("a fresh registry"),
+            instance: uuid::Uuid::nil(),
+        };
+        let built = PROBE.scope(self.probe.clone(), blueprint.build(&env)).await;
+        let running = Built::start(vec![built.unwrap_or_else(|error| panic!("{error:?}"))]);
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let done = tokio::spawn(running.wait(stopped, Duration::from_secs(20)));
+        Graph { stop: Some(stop), done }
+    }
+
+    fn check(&self, yaml: &str, metrics: &prometheus::Registry) -> Result<(Blueprint, Resources), Diagnostics> {
+        let (resources, declared) = Resources::declare(&self.registry, &self.settings, metrics, uuid::Uuid::nil())?;
+        let mut problems = Diagnostics::new();
+        let blueprint = PipelineSpec::parse(&SourceText::file("p.yaml", yaml), &|_| None, &mut problems)
+            .and_then(|spec| Blueprint::check(&spec, &self.registry, &declared, &self.settings, &mut problems));
+        problems.into_result(blueprint.map(|blueprint| (blueprint, resources)))
+    }
 }
 
 /// A running graph.
@@ -239,17 +284,6 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Builds and starts a pipeline between the probe's ends, on a store that outlives it.
-    pub async fn start(yaml: &str, probe: &SharedProbe, store: &Arc<dyn Store>) -> Self {
-        let running = PROBE.scope(probe.clone(), build(yaml, store)).await;
-        let (stop, stopped) = oneshot::channel();
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let done = tokio::spawn(running.wait(stopped, Duration::from_secs(20)));
-        Self { stop: Some(stop), done }
-    }
-
     /// Stops the sources and drains.
     pub async fn stop(mut self) -> Result<Summary> {
         drop(self.stop.take());
@@ -268,23 +302,4 @@ impl Graph {
         self.done.abort();
         let _ = self.done.await;
     }
-}
-
-async fn build(yaml: &str, store: &Arc<dyn Store>) -> Running {
-    let settings = settings();
-    let metrics = prometheus::Registry::new();
-    let registry = registry();
-    let (resources, declared) = Resources::declare(&registry, &settings, &metrics, uuid::Uuid::nil()).unwrap();
-    let mut diagnostics = Diagnostics::new();
-    let blueprint = PipelineSpec::parse(&SourceText::file("p.yaml", yaml), &|_| None, &mut diagnostics)
-        .and_then(|spec| Blueprint::check(&spec, &registry, &declared, &settings, &mut diagnostics))
-        .unwrap_or_else(|| panic!("{diagnostics}"));
-    let env = BuildEnv {
-        settings,
-        store: store.clone(),
-        resources: Arc::new(resources),
-        telemetry: Telemetry::register(&metrics).unwrap(),
-        instance: uuid::Uuid::nil(),
-    };
-    Built::start(vec![blueprint.build(&env).await.unwrap()])
 }
