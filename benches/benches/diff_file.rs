@@ -133,11 +133,11 @@ fn verify(input: &Path, output: &Path) {
         let message: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
         let document = replayed.entry(message["DataKey"].as_str().expect("a key").to_owned()).or_default();
         let items = message["PatchItems"].as_array().expect("items");
-        if let [only] = items.as_slice() {
-            if only["Path"] == "" {
-                *document = only["Value"].clone();
-                continue;
-            }
+        if let [only] = items.as_slice()
+            && only["Path"] == ""
+        {
+            *document = only["Value"].clone();
+            continue;
         }
         let operations: Vec<PatchOperation> = items
             .iter()

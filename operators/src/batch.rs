@@ -60,6 +60,10 @@ struct Window {
 
 impl Operator for Window {
     fn process(&mut self, batch: Batch, out: &mut Output) {
+        if batch.after_loss {
+            // What is held came before the loss and must stay before it.
+            self.flush(Flush::Deadline, out);
+        }
         let mut held = match self.held.take() {
             Some(mut held) => {
                 held.join(batch);

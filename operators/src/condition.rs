@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 
 /// One comparison. Where several are given, all must hold. What the pointer does not find equals nothing, is
 /// not equal to anything given, and is neither above nor below anything.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     /// What is compared: a JSON pointer into the event.

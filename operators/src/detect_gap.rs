@@ -8,6 +8,7 @@
 //! look-up per event; about 80 bytes per key.
 
 use crate::key_map::KeyMap;
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smartpulse_pipeline::error::Result;
@@ -15,6 +16,7 @@ use smartpulse_pipeline::operator::{Keyed, Operator, Output};
 use smartpulse_pipeline::registry::{BuildContext, Config, OperatorConfig};
 use smartpulse_pipeline::state::KeyState;
 use smartpulse_pipeline::{Batch, Event, Key, Operation};
+use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Lets each version of a key pass once and in order; duplicates are dropped, gaps are counted and healed by
@@ -46,13 +48,17 @@ impl OperatorConfig for DetectGapConfig {
     const STATEFUL: bool = true;
 
     fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(DetectGap { on_gap: self.on_gap, epoch: 0, seen: KeyMap::new(!cx.fresh) }))
+        Ok(Box::new(DetectGap { on_gap: self.on_gap, epochs: FxHashMap::default(), seen: KeyMap::new(!cx.fresh) }))
     }
 }
 
+/// The size of [`Seen`].
+const SEEN_BYTES: usize = 16;
+
 struct DetectGap {
     on_gap: OnGap,
-    epoch: u64,
+    /// The highest epoch seen of each section: every captured table has its own lease.
+    epochs: FxHashMap<Arc<str>, u64>,
     seen: KeyMap<Seen>,
 }
 
@@ -70,16 +76,17 @@ enum Verdict {
 
 impl DetectGap {
     fn judge(&mut self, event: &mut Event, out: &mut Output) -> Verdict {
-        if event.epoch < self.epoch {
+        let epoch = self.epochs.entry(event.section.clone()).or_default();
+        if event.epoch < *epoch {
             return Verdict::Drop("stale_epoch");
         }
-        self.epoch = event.epoch;
+        *epoch = event.epoch;
         let now = Seen { version: event.version, hash: payload_hash(event) };
-        let Some(last) = self.seen.get_mut(&event.key) else {
-            self.seen.set(&event.key, Some(now));
+        let Some(&last) = self.seen.get(&event.section, &event.key) else {
+            self.seen.set(&event.section, &event.key, Some(now), SEEN_BYTES);
             return Verdict::Pass;
         };
-        if event.version < last.version || *last == now {
+        if event.version < last.version || last == now {
             return Verdict::Drop("duplicate");
         }
         if event.version == last.version {
@@ -97,7 +104,7 @@ impl DetectGap {
             out.note("gap");
         }
         event.previous_version = (!event.resync).then_some(last.version);
-        *last = now;
+        self.seen.set(&event.section, &event.key, Some(now), SEEN_BYTES);
         Verdict::Pass
     }
 }
@@ -129,16 +136,16 @@ impl Operator for DetectGap {
 }
 
 impl Keyed for DetectGap {
-    fn holds(&self, key: &str) -> bool {
-        self.seen.holds(key)
+    fn holds(&self, section: &str, key: &str) -> bool {
+        self.seen.holds(section, key)
     }
 
-    fn restore(&mut self, key: &Key, state: Option<&KeyState>) {
+    fn restore(&mut self, section: &Arc<str>, key: &Key, state: Option<&KeyState>) {
         let seen = state.map(|state| Seen {
             version: state.version,
             hash: state.document.as_ref().map_or(0, |bytes| xxh3_64(bytes)),
         });
-        self.seen.set(key, seen);
+        self.seen.set(section, key, seen, SEEN_BYTES);
     }
 }
 
@@ -156,7 +163,7 @@ mod tests {
     use crate::tests::{batch_of, event, events_of};
 
     fn detect(on_gap: OnGap) -> DetectGap {
-        DetectGap { on_gap, epoch: 0, seen: KeyMap::new(true) }
+        DetectGap { on_gap, epochs: FxHashMap::default(), seen: KeyMap::new(true) }
     }
 
     #[derive(Debug, PartialEq, Eq)]
@@ -236,10 +243,10 @@ mod tests {
             version: 7,
             document: redelivered.document.as_ref().map(|d| d.bytes().clone()),
         };
-        assert!(!operator.holds("a"));
-        operator.restore(&"a".into(), Some(&state));
-        operator.restore(&"b".into(), None);
-        assert!(operator.holds("a") && operator.holds("b"));
+        assert!(!operator.holds("forecast", "a"));
+        operator.restore(&"forecast".into(), &"a".into(), Some(&state));
+        operator.restore(&"forecast".into(), &"b".into(), None);
+        assert!(operator.holds("forecast", "a") && operator.holds("forecast", "b"));
         let (passed, counts) = check(&mut operator, vec![redelivered, event("a", 8, "8"), event("b", 4, "4")]);
         assert_eq!(passed, [(8, Some(7), false), (4, None, false)]);
         assert_eq!(counts.duplicate, 1);

@@ -16,6 +16,7 @@ use smartpulse_pipeline::operator::{Keyed, Operator, Output};
 use smartpulse_pipeline::registry::{BuildContext, Config, OperatorConfig};
 use smartpulse_pipeline::state::KeyState;
 use smartpulse_pipeline::{Batch, Event, Key, Operation, Patch};
+use std::sync::Arc;
 
 /// Makes of each full document the RFC 6902 patch from the version before it.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -50,7 +51,7 @@ struct Base {
 impl Diff {
     /// Appends the patch of an event to the scratch buffer and says whether it is whole.
     fn patch(&mut self, event: &mut Event) -> bool {
-        let base = self.bases.get(&event.key);
+        let base = self.bases.get(&event.section, &event.key);
         let Some(document) = event.document.as_ref().filter(|_| event.operation != Operation::Delete) else {
             event.previous = base.and_then(|base| base.document.clone());
             smartpulse_json::whole_remove(&mut self.scratch);
@@ -84,11 +85,9 @@ impl Diff {
     }
 
     fn remember(&mut self, event: &Event, document: Option<Document>) {
+        let bytes = document.as_ref().map_or(0, |document| document.bytes().len());
         let base = Base { version: event.version, document };
-        match self.bases.get_mut(&event.key) {
-            Some(held) => *held = base,
-            None => self.bases.set(&event.key, Some(base)),
-        }
+        self.bases.set(&event.section, &event.key, Some(base), bytes);
     }
 }
 
@@ -115,17 +114,18 @@ impl Operator for Diff {
 }
 
 impl Keyed for Diff {
-    fn holds(&self, key: &str) -> bool {
-        self.bases.holds(key)
+    fn holds(&self, section: &str, key: &str) -> bool {
+        self.bases.holds(section, key)
     }
 
-    fn restore(&mut self, key: &Key, state: Option<&KeyState>) {
+    fn restore(&mut self, section: &Arc<str>, key: &Key, state: Option<&KeyState>) {
         // A stored document that does not parse is no base: the next version goes out whole.
         let base = state.map(|state| Base {
             version: state.version,
             document: state.document.clone().and_then(|bytes| Document::parse(bytes).ok()),
         });
-        self.bases.set(key, base);
+        let bytes = state.and_then(|state| state.document.as_ref()).map_or(0, |document| document.len());
+        self.bases.set(section, key, base, bytes);
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
     fn a_base_of_another_version_than_the_predecessor_does_not_count() {
         let mut operator = diff();
         let state = KeyState { key: "a".into(), version: 3, document: Some(Bytes::from_static(br#"{"x":1}"#)) };
-        operator.restore(&"a".into(), Some(&state));
+        operator.restore(&"forecast".into(), &"a".into(), Some(&state));
         check(
             &mut operator,
             vec![follows(event("a", 7, r#"{"x":2}"#), 6)],

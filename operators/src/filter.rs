@@ -6,13 +6,13 @@
 use crate::condition::Condition;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smartpulse_pipeline::Batch;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::operator::{Operator, Output};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, OperatorConfig};
+use smartpulse_pipeline::{Batch, Event};
 
 /// Lets those events pass for which every condition of `all`, and one at least of `any`, holds.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilterConfig {
     /// Conditions that must all hold.
@@ -46,11 +46,18 @@ struct Filter {
     config: FilterConfig,
 }
 
+impl FilterConfig {
+    /// Whether an event passes.
+    pub(crate) fn passes(&self, event: &Event) -> bool {
+        self.all.iter().all(|condition| condition.holds(event))
+            && (self.any.is_empty() || self.any.iter().any(|condition| condition.holds(event)))
+    }
+}
+
 impl Operator for Filter {
     fn process(&mut self, mut batch: Batch, out: &mut Output) {
         batch.events.retain(|event| {
-            let passes = self.config.all.iter().all(|condition| condition.holds(event))
-                && (self.config.any.is_empty() || self.config.any.iter().any(|condition| condition.holds(event)));
+            let passes = self.config.passes(event);
             if !passes {
                 out.drop_event("filtered");
             }

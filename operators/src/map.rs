@@ -3,8 +3,8 @@
 //! Input: any events. Output: the same keys and versions with the rendered document; patch and previous
 //! document are gone. A template is any YAML value: text like `"{/document/demand}"` stands for what the
 //! pointer finds, with its type; inside longer text it is inserted; what is not found is `null` (in a list:
-//! left out). Three functions: `$uuid5: [parts]` (a name-based id), `$set: [items]` (without nulls and
-//! repetitions) and `$changes: {except: [members]}` (field, oldValue, newValue). Cost: one buffer per event.
+//! left out). Four functions: `$uuid5: [parts]` (a name-based id), `$set: [items]` (without nulls and repetitions),
+//! `$if: {all, any, then, else}` (conditions as in `filter`) and `$changes: {except: [members]}` (field, oldValue, newValue). Cost: one buffer per event.
 
 use crate::template::Template;
 use bytes::Bytes;

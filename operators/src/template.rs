@@ -1,5 +1,7 @@
 //! Templates of JSON documents, read once from YAML and rendered per event straight into bytes.
 
+use crate::condition::Condition;
+use crate::filter::FilterConfig;
 use crate::view::ViewPointer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
@@ -26,8 +28,17 @@ pub(crate) enum Template {
     Uuid5(Vec<Template>),
     /// `$set`: a list without nulls and repetitions.
     Set(Vec<Template>),
+    /// `$if`: one of two, by conditions as `filter` has them.
+    If(Box<Choice>),
     /// `$changes`: the members that differ between the previous document and this one.
     Changes(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Choice {
+    when: FilterConfig,
+    then: Template,
+    otherwise: Template,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +101,8 @@ impl Template {
                 let id = Uuid::new_v5(&NAMESPACE, parts.join("/").as_bytes());
                 push_json_string(out, &id.to_string());
             }
+            Self::If(choice) if choice.when.passes(event) => choice.then.render(event, out),
+            Self::If(choice) => choice.otherwise.render(event, out),
             Self::Changes(except) => render_changes(event, except, out),
         }
     }
@@ -112,6 +125,23 @@ fn parse_function(name: &str, argument: &Value) -> Result<Template, String> {
     match name {
         "$uuid5" => Ok(Template::Uuid5(list()?)),
         "$set" => Ok(Template::Set(list()?)),
+        "$if" => {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct If {
+                #[serde(default)]
+                all: Vec<Condition>,
+                #[serde(default)]
+                any: Vec<Condition>,
+                then: Template,
+                #[serde(rename = "else")]
+                otherwise: Template,
+            }
+            let If { all, any, then, otherwise } = serde_json::from_value(argument.clone()).map_err(|error| {
+                format!("`$if` takes {{all: [conditions], any: [conditions], then, else}}: {error}")
+            })?;
+            Ok(Template::If(Box::new(Choice { when: FilterConfig { all, any }, then, otherwise })))
+        }
         "$changes" => {
             #[derive(Deserialize)]
             #[serde(deny_unknown_fields, default)]
@@ -123,7 +153,7 @@ fn parse_function(name: &str, argument: &Value) -> Result<Template, String> {
                 .map_err(|error| format!("`$changes` takes {{except: [members]}}: {error}"))?;
             Ok(Template::Changes(changes.except))
         }
-        other => Err(format!("there is no function `{other}`; there are $uuid5, $set and $changes")),
+        other => Err(format!("there is no function `{other}`; there are $uuid5, $set, $if and $changes")),
     }
 }
 
@@ -274,6 +304,13 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_follows_its_conditions() {
+        let choice = r#"{"$if":{"all":[{"pointer":"/contiguous","equals":true}],"any":[{"pointer":"/version","equals":N}],"then":["{/key}"],"else":[]}}"#;
+        check(&choice.replace('N', "101"), r#"["f1"]"#);
+        check(&choice.replace('N', "102"), "[]");
+    }
+
+    #[test]
     fn changes_name_field_old_and_new_value() {
         check(r#"{"$changes":{"except":["unit"]}}"#, r#"[{"field":"demand","oldValue":450.0,"newValue":500.0}]"#);
     }
@@ -292,6 +329,7 @@ mod tests {
             (r#"{"$sett":[]}"#, "there is no function `$sett`"),
             (r#"{"$set":[],"x":1}"#, "must be the only member"),
             (r#"{"$set":7}"#, "takes a list"),
+            (r#"{"$if":{"then":1}}"#, "missing field `else`"),
         ] {
             let error = Template::parse(&serde_json::from_str(template).unwrap()).unwrap_err();
             assert!(error.contains(reason), "{template}: {error}");

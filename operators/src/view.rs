@@ -1,7 +1,8 @@
 //! What the YAML of `filter`, `map` and `fan_out` sees of an event, by JSON pointer.
 //!
-//! `/key`, `/section`, `/operation`, `/version`, `/previousVersion`, `/snapshot`, `/commitTime`, and below
-//! `/document` and `/previous` the documents of this version and of the one before.
+//! `/key`, `/section`, `/operation`, `/version`, `/previousVersion`, `/snapshot`, `/commitTime`; below `/document` and
+//! `/previous` the document of this version and the last one known before it; and `/contiguous`, which is true when
+//! that is the very version before, so that nothing in between was missed.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
@@ -27,11 +28,12 @@ enum Field {
     PreviousVersion,
     Snapshot,
     CommitTime,
+    Contiguous,
     Document,
     Previous,
 }
 
-const FIELDS: [(&str, Field); 9] = [
+const FIELDS: [(&str, Field); 10] = [
     ("key", Field::Key),
     ("section", Field::Section),
     ("operation", Field::Operation),
@@ -39,6 +41,7 @@ const FIELDS: [(&str, Field); 9] = [
     ("previousVersion", Field::PreviousVersion),
     ("snapshot", Field::Snapshot),
     ("commitTime", Field::CommitTime),
+    ("contiguous", Field::Contiguous),
     ("document", Field::Document),
     ("previous", Field::Previous),
 ];
@@ -89,6 +92,10 @@ impl ViewPointer {
             Field::PreviousVersion => event.previous_version.map(|version| Cow::Owned(version.to_string())),
             Field::Snapshot => Some(Cow::Borrowed(if event.snapshot { "true" } else { "false" })),
             Field::CommitTime => event.commit_time.and_then(|time| string(&time.to_string())),
+            Field::Contiguous => {
+                let follows = event.previous_version.is_some_and(|previous| previous + 1 == event.version);
+                Some(Cow::Borrowed(if follows && event.previous.is_some() { "true" } else { "false" }))
+            }
             Field::Document => below(&event.document),
             Field::Previous => below(&event.previous),
         }
@@ -113,7 +120,7 @@ impl JsonSchema for ViewPointer {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "a JSON pointer into the event: /key, /section, /operation, /version, /previousVersion, /snapshot, /commitTime, /document/..., /previous/..."
+            "description": "a JSON pointer into the event: /key, /section, /operation, /version, /previousVersion, /snapshot, /commitTime, /contiguous, /document/..., /previous/..."
         })
     }
 }
@@ -134,6 +141,7 @@ mod tests {
             ("/previousVersion", Some("1")),
             ("/operation", Some("\"UPDATE\"")),
             ("/snapshot", Some("false")),
+            ("/contiguous", Some("true")),
             ("/commitTime", None),
             ("/document/status", Some("\"Completed\"")),
             ("/document/n/x/1", Some("2.50")),

@@ -1,7 +1,7 @@
 //! What flows through a graph: events, in batches.
 
 use crate::ack::Ack;
-use crate::state::KeyState;
+use crate::state::PendingState;
 use crate::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ pub struct Batch {
     pub after_loss: bool,
     /// The keyed state that becomes durable with the batch. Kept by the runtime; it outlives events that are
     /// dropped further down.
-    pub(crate) state: Vec<KeyState>,
+    pub(crate) state: Vec<PendingState>,
 }
 
 impl Batch {

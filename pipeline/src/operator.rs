@@ -14,6 +14,7 @@ use crate::event::{Batch, Event, Key};
 use crate::state::KeyState;
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Why an operator is asked to let go of what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +52,12 @@ pub trait Operator: Send + Sync {
     }
 }
 
-/// Per-key memory that the runtime fills.
+/// Memory per section and key that the runtime fills.
 pub trait Keyed {
     /// Whether the key needs no restoring.
-    fn holds(&self, key: &str) -> bool;
+    fn holds(&self, section: &str, key: &str) -> bool;
     /// Takes over what was durable of the key; nothing when it is unknown.
-    fn restore(&mut self, key: &Key, state: Option<&KeyState>);
+    fn restore(&mut self, section: &Arc<str>, key: &Key, state: Option<&KeyState>);
 }
 
 /// The output port that every operator but `fan_out` uses.

@@ -69,6 +69,9 @@ pub trait OperatorConfig: Config {
 pub trait SinkConfig: Config {
     /// The retry policy that holds when the YAML names none.
     const RETRY: &'static str = "exponential";
+    /// True for a sink to which a version is worth nothing once a later one went through: a replayed dead letter that
+    /// was overtaken is then let go instead of written.
+    const NEWEST_ONLY: bool = false;
 
     /// Opens what the sink needs.
     async fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Sink>>;
@@ -351,6 +354,8 @@ impl<C: OperatorConfig> AnyOperator for C {
 pub trait AnySink: Send + Sync {
     /// See [`SinkConfig::RETRY`].
     fn retry(&self) -> &'static str;
+    /// See [`SinkConfig::NEWEST_ONLY`].
+    fn newest_only(&self) -> bool;
     /// See [`Config::validate`].
     fn validate(&self, check: &mut Check<'_>);
     /// See [`SinkConfig::build`].
@@ -361,6 +366,10 @@ pub trait AnySink: Send + Sync {
 impl<C: SinkConfig> AnySink for C {
     fn retry(&self) -> &'static str {
         C::RETRY
+    }
+
+    fn newest_only(&self) -> bool {
+        C::NEWEST_ONLY
     }
 
     fn validate(&self, check: &mut Check<'_>) {

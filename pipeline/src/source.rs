@@ -186,6 +186,8 @@ impl SourceContext {
     /// Flushes the chain at the end of the input and waits until everything is durable and committed.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         self.chain.end().await?;
+        // Before the acks are waited for: a stage behind a channel lets go of a window only when its input ends.
+        self.chain.hang_up();
         loop {
             self.settle().await?;
             if self.acks.in_flight() == 0 {

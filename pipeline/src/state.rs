@@ -1,8 +1,9 @@
 //! What the runtime keeps durably: positions, keyed state and dead letters, behind one trait.
 //!
-//! Keyed state is recoverable, never trusted. It belongs to a *chain* (one source to one sink) and holds, per
-//! key, the last version whose effect is durable, with its document. It is committed after the sink and before
-//! the position, so that a crash in between repeats an idempotent effect and never loses one.
+//! Keyed state is recoverable, never trusted. It belongs to a *chain*, `<pipeline>/<operator>/<section>`, and holds,
+//! per key, the last version that left the operator and whose effect is durable, with its document. It is
+//! committed after the sink and before the position, so that a crash in between repeats an idempotent effect and
+//! never loses one.
 
 use crate::error::Result;
 use crate::event::{Key, Operation};
@@ -11,6 +12,7 @@ use crate::time::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// The last version of a key whose effect is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,22 @@ pub struct KeyState {
     pub version: i64,
     /// Its document at that version; none for a deleted entity.
     pub document: Option<Bytes>,
+}
+
+/// A key's state on its way to the store, with the events whose effect has to be durable first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingState {
+    /// The chain without its section: `<pipeline>/<operator>`.
+    pub chain: Arc<str>,
+    /// The entity's section.
+    pub section: Arc<str>,
+    /// What becomes durable.
+    pub state: KeyState,
+}
+
+/// The name under which a chain's state of one section is kept.
+pub(crate) fn chain_name(chain: &str, section: &str) -> String {
+    format!("{chain}/{section}")
 }
 
 /// An event that could not be handled, with all that is needed to see why and to try again.
@@ -119,7 +137,8 @@ pub trait Store: Send + Sync {
 
     /// The states of `keys` in `chain`, in one round trip, in the order of `keys`.
     async fn load_state(&self, chain: &str, keys: &[Key]) -> Result<Vec<Option<KeyState>>>;
-    /// Stores states in one transaction; an entry with a version at or below the stored one changes nothing.
+    /// Stores states in one transaction; an entry with a version below the stored one changes nothing. One of the
+    /// same version replaces it: a resync has another document.
     async fn commit_state(&self, chain: &str, entries: &[KeyState]) -> Result<()>;
     /// Forgets the state of `chain`.
     async fn reset_state(&self, chain: &str) -> Result<()>;

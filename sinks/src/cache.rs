@@ -47,6 +47,8 @@ impl Config for CacheConfig {
 
 #[async_trait]
 impl SinkConfig for CacheConfig {
+    const NEWEST_ONLY: bool = true;
+
     async fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Sink>> {
         let cache: Arc<SharedCache> = cx.resource(&self.cache).await?;
         let section = cache.section();

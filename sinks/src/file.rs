@@ -2,8 +2,8 @@
 //!
 //! Input: events. One line each, in order: of an event with a patch the message (`DataKey`, `VersionId`,
 //! `PreviousVersionId`, `PatchItems`), of another its document. A bounded run truncates the file first; a live
-//! one appends, and may repeat the last batch after a crash. A batch counts as written when the operating system
-//! has it.
+//! one appends behind the last whole line, and may repeat the last batch after a crash. A batch counts as written
+//! when the operating system has it.
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -13,8 +13,9 @@ use smartpulse_pipeline::message::{push_integer, push_json_string};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
 use smartpulse_pipeline::sink::{Rejected, Sink};
 use smartpulse_pipeline::{Batch, Event};
-use std::io::ErrorKind as IoKind;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use std::io::{ErrorKind as IoKind, SeekFrom};
+use tokio::fs::{File, OpenOptions};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWrite, AsyncWriteExt};
 
 /// Writes JSON lines to a file, or to standard output.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -37,24 +38,88 @@ impl Config for FileConfig {
 #[async_trait]
 impl SinkConfig for FileConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Sink>> {
-        let output: Box<dyn AsyncWrite + Send + Unpin> = if self.path == "-" {
-            Box::new(tokio::io::stdout())
-        } else {
-            let mut options = tokio::fs::OpenOptions::new();
-            options.create(true).write(true).truncate(cx.fresh).append(!cx.fresh);
-            let file = options
-                .open(&self.path)
+        let output = match self.path.as_str() {
+            "-" => Output::Stream(Box::new(tokio::io::stdout())),
+            path => Output::open(path, cx.fresh)
                 .await
-                .map_err(|error| Error::fatal(format!("cannot write {}", self.path)).because(error))?;
-            Box::new(file)
+                .map_err(|error| Error::fatal(format!("cannot write {path}")).because(error))?,
         };
         Ok(Box::new(FileSink { path: self.path.clone(), output, buffer: Vec::new() }))
     }
 }
 
+enum Output {
+    /// Standard output, a pipe, a device: what was written cannot be taken back.
+    Stream(Box<dyn AsyncWrite + Send + Sync + Unpin>),
+    File {
+        file: File,
+        /// How much of the file is whole lines. What a failed or killed write left behind that is cut off, so that
+        /// the next line does not stick to a torn one.
+        whole: u64,
+    },
+}
+
+impl Output {
+    async fn open(path: &str, fresh: bool) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).read(true).write(true).truncate(fresh);
+        let mut file = match tokio::fs::metadata(path).await {
+            Ok(found) if !found.is_file() => {
+                return Ok(Self::Stream(Box::new(OpenOptions::new().write(true).open(path).await?)));
+            }
+            _ => options.open(path).await?,
+        };
+        let whole = end_of_last_line(&mut file).await?;
+        file.set_len(whole).await?;
+        file.seek(SeekFrom::Start(whole)).await?;
+        Ok(Self::File { file, whole })
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Stream(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+            Self::File { file, whole } => {
+                let mut written = file.write_all(bytes).await;
+                if written.is_ok() {
+                    written = file.flush().await;
+                }
+                match written {
+                    Ok(()) => *whole += bytes.len() as u64,
+                    Err(_) => {
+                        file.set_len(*whole).await?;
+                        file.seek(SeekFrom::Start(*whole)).await?;
+                    }
+                }
+                written
+            }
+        }
+    }
+}
+
+/// Behind the last line break of a file; 0 when there is none.
+async fn end_of_last_line(file: &mut File) -> std::io::Result<u64> {
+    const STEP: u64 = 64 * 1024;
+    let mut end = file.metadata().await?.len();
+    let mut buffer = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(STEP);
+        file.seek(SeekFrom::Start(start)).await?;
+        buffer.resize(usize::try_from(end - start).unwrap_or_default(), 0);
+        file.read_exact(&mut buffer).await?;
+        if let Some(at) = buffer.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
 struct FileSink {
     path: String,
-    output: Box<dyn AsyncWrite + Send + Unpin>,
+    output: Output,
     buffer: Vec<u8>,
 }
 
@@ -68,17 +133,10 @@ impl Sink for FileSink {
                 rejected.push(Rejected { index, reason: "the event has neither patch nor document".to_owned() });
             }
         }
-        let written = match self.output.write_all(&self.buffer).await {
-            Ok(()) => self.output.flush().await,
-            error => error,
-        };
-        written.map_err(|error| self.failed(error))?;
+        if let Err(error) = self.output.write(&self.buffer).await {
+            return Err(self.failed(error));
+        }
         Ok(rejected)
-    }
-
-    async fn close(&mut self) -> Result<()> {
-        let closed = self.output.shutdown().await;
-        closed.map_err(|error| self.failed(error))
     }
 }
 
@@ -138,6 +196,23 @@ mod tests {
         let mut out = Vec::new();
         assert!(push_line(event, &mut out));
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_torn_line_is_cut_off_before_the_next_one_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.ndjson");
+        for (before, fresh, after) in [
+            ("{}\n{\"torn", false, "{}\n{\"next\":1}\n"),
+            ("torn", false, "{\"next\":1}\n"),
+            ("{}\n", false, "{}\n{\"next\":1}\n"),
+            ("{}\n", true, "{\"next\":1}\n"),
+        ] {
+            std::fs::write(&path, before).unwrap();
+            let mut output = Output::open(path.to_str().unwrap(), fresh).await.unwrap();
+            output.write(b"{\"next\":1}\n").await.unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        }
     }
 
     #[test]

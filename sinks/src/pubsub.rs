@@ -46,6 +46,7 @@ impl Config for PubSubConfig {
 #[async_trait]
 impl SinkConfig for PubSubConfig {
     const RETRY: &'static str = "redis";
+    const NEWEST_ONLY: bool = true;
 
     async fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Sink>> {
         Ok(Box::new(PubSubSink {

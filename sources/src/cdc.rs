@@ -1,9 +1,13 @@
 //! `cdc`: the committed changes of database tables: first a snapshot, then the stream.
 //!
 //! Output: per table, every change once in commit order, with the full row (of a delete: the last image where
-//! the mode keeps one). Tables are independent: each has its own position, and none waits for another. The
-//! hand-over has no gap: the stream's start is noted before the scan begins, and what was scanned meanwhile comes
-//! again and is dropped by `detect_gap`. Rows of a snapshot are marked, so that they heal state and notify nobody.
+//! the mode keeps one). Tables are independent: each has its own position, and none waits for another. Rows of a
+//! snapshot are marked, so that they heal state and notify nobody.
+//!
+//! The hand-over has no gap, and no row overtakes a change: the stream's start is noted before the scan begins; with
+//! each scanned page the stream is read up to a moment after the page was, and of the page only those rows go out
+//! that did not change in between. (The idea is that of DBLog's watermarks, Andreakis and Papapanagiotou, 2019.)
+//! So no change is ever told only as a marked row.
 //!
 //! A position that clean-up has passed is never skipped silently: it is logged, counted (`position_lost`), and
 //! healed by a new snapshot, which also tells of rows that vanished (from the tombstones). Positions are
@@ -142,7 +146,7 @@ impl Config for CdcConfig {
                 );
             }
         }
-        if !self.idle_stages.is_sorted_by_key(|stage| (stage.after_s, stage.interval_ms)) {
+        if !self.idle_stages.is_sorted_by(|a, b| a.after_s <= b.after_s && a.interval_ms <= b.interval_ms) {
             let help = "list them by rising after_s, with intervals that grow";
             check.problem("idle_stages", "the stages are out of order", Some(help.to_owned()));
         }
@@ -160,7 +164,6 @@ impl SourceConfig for CdcConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<BuiltSource> {
         let database: SharedDatabase = cx.resource(&self.database).await?;
         let id = cx.position_id();
-        let epoch = next_epoch(cx.store.as_ref(), &id).await?;
         let mut tables = Vec::new();
         for (name, config) in &self.tables {
             let table = database.table(name).await?;
@@ -183,18 +186,36 @@ impl SourceConfig for CdcConfig {
                 })?),
                 None => None,
             };
-            tables.push(TableState { name: name.clone(), section: config.section.as_str().into(), position_id, phase });
+            tables.push(TableState {
+                epoch: next_epoch(cx.store.as_ref(), &self.database, name).await?,
+                name: name.clone(),
+                section: config.section.as_str().into(),
+                position_id,
+                phase,
+                taken: None,
+            });
         }
         let committer = CdcCommitter { store: cx.store.clone() };
-        let source = CdcSource { config: self.clone(), database, store: cx.store.clone(), id, epoch, tables };
+        let source = CdcSource { config: self.clone(), database, store: cx.store.clone(), id, tables };
         Ok(BuiltSource { source: Box::new(source), committer: Some(Box::new(committer)) })
     }
 }
 
-/// Takes the next number of the capture lease: every start has a higher one.
-async fn next_epoch(store: &dyn Store, id: &str) -> Result<u64> {
-    // Beside the positions and not below them, so that resetting a position never lowers it.
-    let id = format!("{id}#epoch");
+/// Under what the number of the last capture lease of a table is kept: beside the positions, so that resetting one
+/// never lowers it, and by table, so that a renamed pipeline goes on counting.
+fn epoch_id(database: &str, table: &str) -> String {
+    format!("epoch#{database}/{table}")
+}
+
+/// Whether a stored position is one of a captured table.
+#[must_use]
+pub fn is_capture_position(position: &Position) -> bool {
+    Phase::from_position(position).is_some()
+}
+
+/// Takes the next number of a table's capture lease: every start has a higher one.
+async fn next_epoch(store: &dyn Store, database: &str, table: &str) -> Result<u64> {
+    let id = epoch_id(database, table);
     let last = store.position(&id).await?;
     let last: u64 = last.and_then(|position| position.to_string().parse().ok()).unwrap_or(0);
     store.commit_position(&id, &Position::from((last + 1).to_string())).await?;
@@ -207,7 +228,8 @@ async fn next_epoch(store: &dyn Store, id: &str) -> Result<u64> {
 /// # Errors
 /// When the request cannot be stored.
 pub async fn request_resnapshot(store: &dyn Store, id: &str) -> Result<()> {
-    store.commit_position(&request_id(id), &Position::from("requested")).await
+    // Told apart by its time from one that was taken before.
+    store.commit_position(&request_id(id), &Position::from(Timestamp::now().to_string())).await
 }
 
 fn request_id(id: &str) -> String {
@@ -218,12 +240,12 @@ fn request_id(id: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 enum Phase {
-    /// Telling of what vanished, before rows are scanned again.
-    Sweep { anchor: Text, after: Option<String> },
-    /// Scanning rows; the stream will start at the anchor.
-    Snapshot { anchor: Text, after: Option<String> },
+    /// Telling of what vanished, before rows are scanned again. The stream waits at its place.
+    Sweep { stream: Text, after: Option<String> },
+    /// Scanning rows behind a key, and streaming beside it.
+    Snapshot { stream: Text, after: Option<String> },
     /// Streaming from here.
-    Stream { after: Text },
+    Stream { stream: Text },
 }
 
 /// A position of the database as text in ours, so that `position show` can be read.
@@ -258,8 +280,8 @@ impl Phase {
 
     /// As a position of a table: its id, a line break, the phase.
     fn to_position(&self, id: &str) -> Result<Position> {
-        let phase = serde_json::to_string(self)
-            .map_err(|error| Error::fatal("a position cannot be written").because(error))?;
+        let phase =
+            serde_json::to_string(self).map_err(|error| Error::fatal("a position cannot be written").because(error))?;
         Ok(Position::from(format!("{id}\n{phase}")))
     }
 }
@@ -270,6 +292,10 @@ struct TableState {
     position_id: String,
     /// None until the source has decided where to start.
     phase: Option<Phase>,
+    epoch: u64,
+    /// The request for a snapshot that was taken last. It stays in the store until the sweep's position is
+    /// committed, so that a crash in between does not lose it.
+    taken: Option<Position>,
 }
 
 struct CdcSource {
@@ -277,7 +303,6 @@ struct CdcSource {
     database: SharedDatabase,
     store: Arc<dyn Store>,
     id: String,
-    epoch: u64,
     tables: Vec<TableState>,
 }
 
@@ -287,6 +312,8 @@ struct Step {
     next: Phase,
     /// True when there is more to be had at once.
     more: bool,
+    /// True when the stream's place was cleaned up.
+    position_lost: bool,
 }
 
 #[async_trait]
@@ -307,6 +334,9 @@ impl Source for CdcSource {
                             continue;
                         }
                         last_change = Instant::now();
+                        if step.position_lost {
+                            cx.metrics().note("position_lost", 1);
+                        }
                         self.tables[at].phase = Some(step.next);
                         cx.emit(step.emission).await?;
                     }
@@ -339,8 +369,7 @@ impl CdcSource {
     /// How long to wait after a round that found everything read.
     fn interval(&self, idle: Duration) -> Duration {
         let base = self.config.poll_interval_ms;
-        let stages: &[IdleStage] =
-            if self.database.idle_poll_is_free() { &[] } else { &self.config.idle_stages };
+        let stages: &[IdleStage] = if self.database.idle_poll_is_free() { &[] } else { &self.config.idle_stages };
         let stage = stages.iter().rev().find(|stage| idle >= Duration::from_secs(stage.after_s));
         Duration::from_millis(stage.map_or(base, |stage| stage.interval_ms.max(base)).min(INTERVAL_MAX_MS))
     }
@@ -349,162 +378,225 @@ impl CdcSource {
     async fn step(&self, at: usize) -> Result<Step> {
         let table = &self.tables[at];
         let (name, limit) = (table.name.as_str(), self.config.changes_max);
-        let phase = match &table.phase {
-            Some(phase) => phase.clone(),
-            None => {
-                let anchor = Text::of(&self.database.head(name, self.config.mode).await?);
-                let next = match self.config.snapshot {
-                    Snapshot::Initial => Phase::Snapshot { anchor, after: None },
-                    Snapshot::Never => Phase::Stream { after: anchor },
-                };
-                // Committed before the first row is, so that the anchor is never taken again.
-                return self.moved(table, next);
-            }
+        let Some(phase) = table.phase.clone() else {
+            // Committed before anything else is, so that the stream's start is never noted again.
+            let stream = Text::of(&self.database.head(name, self.config.mode).await?);
+            return match self.config.snapshot {
+                // Keys may have gone between a position that was reset and now.
+                Snapshot::Initial if table.epoch > 1 => self.moved(table, Phase::Sweep { stream, after: None }),
+                Snapshot::Initial => self.moved(table, Phase::Snapshot { stream, after: None }),
+                Snapshot::Never => self.moved(table, Phase::Stream { stream }),
+            };
         };
         match phase {
-            Phase::Sweep { anchor, after } => {
+            Phase::Sweep { stream, after } => {
                 let gone = self.database.tombstones(name, after.as_deref(), limit).await?;
                 let next = match gone.last() {
-                    Some(last) if gone.len() >= limit => Phase::Sweep { anchor, after: Some(last.key.to_string()) },
-                    _ => Phase::Snapshot { anchor, after: None },
+                    Some(last) if gone.len() >= limit => Phase::Sweep { stream, after: Some(last.key.to_string()) },
+                    _ => Phase::Snapshot { stream, after: None },
                 };
-                let events = gone.into_iter().map(|tombstone| self.vanished(table, tombstone)).collect();
-                self.page(table, events, Vec::new(), next, true)
+                let events = gone.into_iter().map(|tombstone| vanished(table, tombstone)).collect();
+                page(table, Events { events, ..Events::default() }, next, true)
             }
-            Phase::Snapshot { anchor, after } => {
-                let rows = self.database.scan(name, after.as_deref(), limit).await?;
-                let next = match rows.last() {
-                    Some(last) if rows.len() >= limit => Phase::Snapshot { anchor, after: Some(last.key.to_string()) },
-                    _ => {
-                        tracing::info!(table = name, "snapshot complete; streaming");
-                        Phase::Stream { after: anchor }
-                    }
+            Phase::Snapshot { stream, after } => self.snapshot(table, stream, after).await,
+            Phase::Stream { stream } => {
+                let (events, next, more) = match self.changes(table, &stream).await? {
+                    Streamed::Changes(events, next, more) => (events, next, more),
+                    Streamed::Lost(step) => return Ok(step),
                 };
-                let mut events = Vec::with_capacity(rows.len());
-                let mut unreadable = Vec::new();
-                for row in rows {
-                    match self.scanned(table, &row) {
-                        Ok(event) => events.push(event),
-                        Err(reason) => unreadable.push(self.bad_row(table, &row.key, row.document, reason)),
-                    }
-                }
-                self.page(table, events, unreadable, next, true)
+                page(table, events, Phase::Stream { stream: next }, more)
             }
-            Phase::Stream { after } => {
-                match self.database.changes(name, self.config.mode, &after.position(), limit).await? {
-                    Poll::Changes(page) => {
-                        let mut events = Vec::with_capacity(page.changes.len());
-                        let mut unreadable = Vec::new();
-                        for change in page.changes {
-                            let (key, document) = (change.key.clone(), change.document.clone().unwrap_or_default());
-                            match self.changed(table, change) {
-                                Ok(event) => events.push(event),
-                                Err(reason) => unreadable.push(self.bad_row(table, &key, document, reason)),
-                            }
-                        }
-                        let next = Phase::Stream { after: Text::of(&page.next) };
-                        self.page(table, events, unreadable, next, page.more)
-                    }
-                    Poll::PositionLost(reason) => {
-                        tracing::error!(
-                            table = name,
-                            reason,
-                            "changes were cleaned up before they were captured; taking a new snapshot, which tells of what vanished"
-                        );
-                        let anchor = Text::of(&self.database.head(name, self.config.mode).await?);
-                        self.moved(table, Phase::Sweep { anchor, after: None })
-                    }
+        }
+    }
+
+    /// A page of rows between two readings of the stream.
+    async fn snapshot(&self, table: &TableState, stream: Text, after: Option<String>) -> Result<Step> {
+        let limit = self.config.changes_max;
+        let (mut events, stream, more) = match self.changes(table, &stream).await? {
+            Streamed::Changes(events, next, more) => (events, next, more),
+            Streamed::Lost(step) => return Ok(step),
+        };
+        if more {
+            return page(table, events, Phase::Snapshot { stream, after }, true);
+        }
+        let rows = self.database.scan(&table.name, after.as_deref(), limit).await?;
+        let (meanwhile, stream, more) = match self.changes(table, &stream).await? {
+            Streamed::Changes(events, next, more) => (events, next, more),
+            Streamed::Lost(step) => return Ok(step),
+        };
+        if more {
+            // What changed since the page was read is not all known: the page is read again.
+            events.append(meanwhile);
+            return page(table, events, Phase::Snapshot { stream, after }, true);
+        }
+        let last = (rows.len() >= limit).then(|| rows.last().map(|row| row.key.to_string())).flatten();
+        for row in rows.into_iter().filter(|row| !meanwhile.is_about(&row.key)) {
+            events.push(table, scanned(table, &row), &row.key, row.document);
+        }
+        events.append(meanwhile);
+        let next = match last {
+            Some(last) => Phase::Snapshot { stream, after: Some(last) },
+            None => {
+                tracing::info!(table = table.name, "snapshot complete; streaming");
+                Phase::Stream { stream }
+            }
+        };
+        page(table, events, next, true)
+    }
+
+    /// What was committed after a position.
+    async fn changes(&self, table: &TableState, after: &Text) -> Result<Streamed> {
+        let (name, limit) = (table.name.as_str(), self.config.changes_max);
+        match self.database.changes(name, self.config.mode, &after.position(), limit).await? {
+            Poll::Changes(found) => {
+                let mut events = Events::default();
+                for change in found.changes {
+                    let (key, document) = (change.key.clone(), change.document.clone().unwrap_or_default());
+                    events.push(table, changed(table, change), &key, document);
                 }
+                Ok(Streamed::Changes(events, Text::of(&found.next), found.more))
+            }
+            Poll::PositionLost(reason) => {
+                tracing::error!(
+                    table = name,
+                    reason,
+                    "changes were cleaned up before they were captured; taking a new snapshot, which tells of what vanished"
+                );
+                let stream = Text::of(&self.database.head(name, self.config.mode).await?);
+                let mut step = self.moved(table, Phase::Sweep { stream, after: None })?;
+                step.position_lost = true;
+                Ok(Streamed::Lost(step))
             }
         }
     }
 
     fn moved(&self, table: &TableState, next: Phase) -> Result<Step> {
-        self.page(table, Vec::new(), Vec::new(), next, true)
+        page(table, Events::default(), next, true)
     }
 
-    fn page(
-        &self,
-        table: &TableState,
-        events: Vec<Event>,
-        unreadable: Vec<Unreadable>,
-        next: Phase,
-        more: bool,
-    ) -> Result<Step> {
-        let position = Some(next.to_position(&table.position_id)?);
-        Ok(Step { emission: Emission { events, unreadable, position, after_loss: false }, next, more })
-    }
-
-    fn event(&self, table: &TableState, key: Key, version: i64, operation: Operation) -> Event {
-        let mut event = Event::new(table.section.clone(), key, version, operation, None);
-        event.epoch = self.epoch;
-        event.capture_time = Some(Timestamp::now());
-        event
-    }
-
-    fn vanished(&self, table: &TableState, tombstone: Tombstone) -> Event {
-        let mut event = self.event(table, tombstone.key, tombstone.version, Operation::Delete);
-        event.snapshot = true;
-        event.commit_time = Some(tombstone.deleted_at);
-        event
-    }
-
-    fn scanned(&self, table: &TableState, row: &Row) -> Result<Event, String> {
-        let mut event = self.event(table, row.key.clone(), row.version, Operation::Insert);
-        event.snapshot = true;
-        event.document = Some(Document::parse(row.document.clone()).map_err(|error| error.to_string())?);
-        Ok(event)
-    }
-
-    fn changed(&self, table: &TableState, change: Change) -> Result<Event, String> {
-        let mut event = self.event(table, change.key, change.version, change.operation);
-        event.document = change.document.map(Document::parse).transpose().map_err(|error| error.to_string())?;
-        event.commit_time = Some(change.commit_time);
-        event.position = Some(change.position.0);
-        Ok(event)
-    }
-
-    fn bad_row(&self, table: &TableState, key: &Key, payload: bytes::Bytes, reason: String) -> Unreadable {
-        Unreadable {
-            payload,
-            reason: format!("the row is no JSON document: {reason}"),
-            key: Some(key.to_string()),
-            origin: Origin::Channel(format!("table {}", table.name)),
-        }
-    }
-
-    /// Starts over what someone asked a new snapshot of.
+    /// Starts over what someone asked a new snapshot of. The stream goes on from where it is: what it has not brought
+    /// yet it still brings.
     async fn take_requests(&mut self, cx: &mut SourceContext) -> Result<()> {
-        let all = self.requested(&self.id).await;
-        for at in 0..self.tables.len() {
-            let position_id = self.tables[at].position_id.clone();
-            if !(self.requested(&position_id).await || all) {
-                continue;
+        if let Some(request) = self.requested(&self.id).await {
+            for table in &self.tables {
+                if let Err(error) = self.store.commit_position(&request_id(&table.position_id), &request).await {
+                    tracing::warn!(error = error.chain(), "a request for a snapshot is taken later");
+                    return Ok(());
+                }
             }
+            forget_request(self.store.as_ref(), &self.id).await;
+        }
+        for at in 0..self.tables.len() {
+            let Some(request) = self.requested(&self.tables[at].position_id).await else { continue };
             let table = &self.tables[at];
-            let Ok(head) = self.database.head(&table.name, self.config.mode).await else { continue };
+            let stream = match &table.phase {
+                _ if table.taken.as_ref() == Some(&request) => continue,
+                // It begins with one anyway.
+                None => continue,
+                Some(Phase::Sweep { stream, .. } | Phase::Snapshot { stream, .. } | Phase::Stream { stream }) => {
+                    stream.clone()
+                }
+            };
             tracing::info!(table = table.name, "taking a new snapshot, as asked");
             cx.metrics().note("resnapshot", 1);
-            let step = self.moved(table, Phase::Sweep { anchor: Text::of(&head), after: None })?;
+            let step = self.moved(table, Phase::Sweep { stream, after: None })?;
             self.tables[at].phase = Some(step.next);
+            self.tables[at].taken = Some(request);
             cx.emit(step.emission).await?;
-            self.forget_request(&position_id).await;
-        }
-        if all {
-            self.forget_request(&self.id).await;
         }
         Ok(())
     }
 
-    async fn requested(&self, id: &str) -> bool {
-        matches!(self.store.position(&request_id(id)).await, Ok(Some(_)))
+    async fn requested(&self, id: &str) -> Option<Position> {
+        self.store.position(&request_id(id)).await.ok().flatten()
     }
+}
 
-    async fn forget_request(&self, id: &str) {
-        if let Err(error) = self.store.reset_position(&request_id(id)).await {
-            tracing::warn!(error = error.chain(), "a request for a snapshot is still noted; it will be taken again");
+async fn forget_request(store: &dyn Store, id: &str) {
+    if let Err(error) = store.reset_position(&request_id(id)).await {
+        tracing::warn!(error = error.chain(), "a request for a snapshot is still noted; it will be taken again");
+    }
+}
+
+/// What the stream gave.
+enum Streamed {
+    Changes(Events, Text, bool),
+    Lost(Step),
+}
+
+/// What a page becomes.
+#[derive(Default)]
+struct Events {
+    events: Vec<Event>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Events {
+    fn push(&mut self, table: &TableState, event: Result<Event, String>, key: &Key, payload: bytes::Bytes) {
+        match event {
+            Ok(event) => self.events.push(event),
+            Err(reason) => self.unreadable.push(Unreadable {
+                payload,
+                reason: format!("the row is no JSON document: {reason}"),
+                key: Some(key.to_string()),
+                origin: Origin::Channel(format!("table {}", table.name)),
+            }),
         }
     }
+
+    fn append(&mut self, mut later: Self) {
+        self.events.append(&mut later.events);
+        self.unreadable.append(&mut later.unreadable);
+    }
+
+    fn is_about(&self, key: &Key) -> bool {
+        self.events.iter().any(|event| event.key == *key)
+            || self.unreadable.iter().any(|input| input.key.as_deref() == Some(&**key))
+    }
+}
+
+fn page(table: &TableState, events: Events, next: Phase, more: bool) -> Result<Step> {
+    let position = Some(next.to_position(&table.position_id)?);
+    let Events { events, unreadable } = events;
+    let emission = Emission { events, unreadable, position, after_loss: false };
+    Ok(Step { emission, next, more, position_lost: false })
+}
+
+fn event_of(table: &TableState, key: Key, version: i64, operation: Operation) -> Event {
+    let mut event = Event::new(table.section.clone(), key, version, operation, None);
+    event.epoch = table.epoch;
+    event.capture_time = Some(Timestamp::now());
+    event
+}
+
+fn vanished(table: &TableState, tombstone: Tombstone) -> Event {
+    let mut event = event_of(table, tombstone.key, tombstone.version, Operation::Delete);
+    event.snapshot = true;
+    event.commit_time = Some(tombstone.deleted_at);
+    event
+}
+
+fn scanned(table: &TableState, row: &Row) -> Result<Event, String> {
+    if let Some(reason) = &row.unreadable {
+        return Err(reason.clone());
+    }
+    let mut event = event_of(table, row.key.clone(), row.version, Operation::Insert);
+    event.snapshot = true;
+    // When it was committed is not known any more; that it was true when it was read is.
+    event.commit_time = event.capture_time;
+    event.document = Some(Document::parse(row.document.clone()).map_err(|error| error.to_string())?);
+    Ok(event)
+}
+
+fn changed(table: &TableState, change: Change) -> Result<Event, String> {
+    if let Some(reason) = change.unreadable {
+        return Err(reason);
+    }
+    let mut event = event_of(table, change.key, change.version, change.operation);
+    event.document = change.document.map(Document::parse).transpose().map_err(|error| error.to_string())?;
+    event.commit_time = Some(change.commit_time);
+    event.position = Some(change.position.0);
+    Ok(event)
 }
 
 /// Commits the position of each table apart.
@@ -515,17 +607,25 @@ struct CdcCommitter {
 #[async_trait]
 impl Committer for CdcCommitter {
     async fn commit(&mut self, positions: &[Position]) -> Result<()> {
-        // Only the last one of each table counts.
+        // Only the last one of each table counts, but for the sweeps that answer requests.
         let mut latest: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut swept: Vec<&str> = Vec::new();
         for position in positions {
             let text = std::str::from_utf8(position.as_bytes())
                 .map_err(|error| Error::fatal("a position is not text").because(error))?;
             if let Some((id, phase)) = text.split_once('\n') {
+                if matches!(serde_json::from_str(phase), Ok(Phase::Sweep { after: None, .. })) {
+                    swept.push(id);
+                }
                 latest.insert(id, phase);
             }
         }
         for (id, phase) in latest {
             self.store.commit_position(id, &Position::from(phase.to_owned())).await?;
+        }
+        // Now, and not when they were taken: a crash in between must not lose a request.
+        for id in swept {
+            forget_request(self.store.as_ref(), id).await;
         }
         Ok(())
     }
@@ -545,7 +645,7 @@ mod tests {
 
     #[test]
     fn a_phase_comes_back_from_its_position() {
-        let phase = Phase::Snapshot { anchor: Text("seq:1".into()), after: Some("k".into()) };
+        let phase = Phase::Snapshot { stream: Text("seq:1".into()), after: Some("k".into()) };
         let position = phase.to_position("p/s/T").unwrap();
         let text = position.to_string();
         assert!(text.starts_with("0x") || text.starts_with("p/s/T"));

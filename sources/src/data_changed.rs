@@ -2,7 +2,8 @@
 //!
 //! Output: one event per change that the cache applied, with the document as the cache holds it then; a delete
 //! without one. Versions of a key rise, but some may be missing: several changes in quick succession give one
-//! event with the newest document. Nothing is committed, and what happens while nobody listens is not told.
+//! event with the newest document. Nothing is committed, and what happens while nobody listens, or while the
+//! document is neither in memory nor to be had from the database, is not told.
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -76,7 +77,15 @@ impl DataChangedSource {
         if change.applied == Applied::Removed {
             return Ok(Some(Event::new(section, change.key.clone(), change.version, Operation::Delete, None)));
         }
-        let Some(hit) = self.cache.get(&change.key).await? else { return Ok(None) };
+        let hit = match self.cache.get(&change.key).await {
+            Ok(Some(hit)) => hit,
+            // Deleted since: that change comes next.
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                tracing::warn!(key = %change.key, error = error.chain(), "a change is not told: its document is not to be had");
+                return Ok(None);
+            }
+        };
         let document = Document::parse(hit.document)
             .map_err(|error| Error::rejected("the cache holds no JSON document").because(error))?;
         Ok(Some(Event::new(section, change.key.clone(), hit.version, Operation::Update, Some(document))))

@@ -66,7 +66,11 @@ impl Config for FileConfig {
         }
         for (name, text) in [("key", &self.key), ("version", &self.version)] {
             if let Err(error) = text.parse::<Pointer>() {
-                check.problem(name, format!("`{text}` is no JSON pointer: {error}"), Some("write it like `/id`".to_owned()));
+                check.problem(
+                    name,
+                    format!("`{text}` is no JSON pointer: {error}"),
+                    Some("write it like `/id`".to_owned()),
+                );
             }
         }
     }
@@ -85,7 +89,8 @@ impl SourceConfig for FileConfig {
                 .map_err(|error| Error::fatal(format!("cannot read {}", self.path)).because(error))?;
             Box::new(file)
         };
-        let pointer = |text: &str| text.parse().map_err(|error| Error::fatal(format!("bad pointer {text}")).because(error));
+        let pointer =
+            |text: &str| text.parse().map_err(|error| Error::fatal(format!("bad pointer {text}")).because(error));
         let reader = LineReader {
             name: self.path.clone(),
             key: pointer(&self.key)?,
@@ -112,7 +117,8 @@ impl Source for FileSource {
         loop {
             buffer.reserve(READ_BYTES);
             let Some(read) = cx.next(self.input.read_buf(&mut buffer)).await? else { return Ok(()) };
-            let read = read.map_err(|error| Error::fatal(format!("cannot read {}", self.reader.name)).because(error))?;
+            let read =
+                read.map_err(|error| Error::fatal(format!("cannot read {}", self.reader.name)).because(error))?;
             let end = match (memchr::memrchr(b'\n', &buffer), read) {
                 (Some(newline), _) => newline + 1,
                 (None, 0) => buffer.len(),
@@ -164,7 +170,7 @@ impl LineReader {
                 let line = lines.slice_ref(line);
                 match self.event(line.clone()) {
                     Ok(event) => emission.events.push(event),
-                    Err(reason) => emission.unreadable.push(self.unreadable(line, &reason)),
+                    Err(reason) => emission.unreadable.push(self.unreadable(&line, &reason)),
                 }
             } else if end < lines.len() {
                 self.line += 1;
@@ -204,10 +210,10 @@ impl LineReader {
         Ok(Event::new(self.section.clone(), key, version, Operation::Update, Some(document)))
     }
 
-    fn unreadable(&self, payload: Bytes, reason: &str) -> Unreadable {
+    fn unreadable(&self, payload: &[u8], reason: &str) -> Unreadable {
         Unreadable {
             // A copy: the line must not pin the whole buffer.
-            payload: Bytes::copy_from_slice(&payload),
+            payload: Bytes::copy_from_slice(payload),
             reason: format!("line {}: {reason}", self.line),
             key: None,
             origin: Origin::File(self.name.clone()),
@@ -216,7 +222,7 @@ impl LineReader {
 
     fn overlong(&mut self, beginning: &[u8]) -> Unreadable {
         self.line += 1;
-        let excerpt = Bytes::copy_from_slice(&beginning[..EXCERPT_BYTES.min(beginning.len())]);
+        let excerpt = &beginning[..EXCERPT_BYTES.min(beginning.len())];
         self.unreadable(excerpt, &format!("longer than {LINE_BYTES_MAX} bytes; only its beginning is kept"))
     }
 }

@@ -49,11 +49,7 @@ impl SourceConfig for PubSubConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<BuiltSource> {
         let pubsub: SharedPubSub = cx.resource(&self.pubsub).await?;
         let subscriber = pubsub.subscribe(&self.channel).await?;
-        Ok(BuiltSource::forgetful(PubSubSource {
-            pubsub,
-            channel: self.channel.clone(),
-            subscriber: Some(subscriber),
-        }))
+        Ok(BuiltSource::forgetful(PubSubSource { pubsub, channel: self.channel.clone(), subscriber: Some(subscriber) }))
     }
 }
 

@@ -89,11 +89,11 @@ impl Config for TopicConfig {
 
     fn validate(&self, check: &mut Check<'_>) {
         check.resource("bus", &self.bus, "bus");
-        if let Some(text) = &self.version {
-            if let Err(error) = text.parse::<Pointer>() {
-                let help = Some("write it like `/versionId`".to_owned());
-                check.problem("version", format!("`{text}` is no JSON pointer: {error}"), help);
-            }
+        if let Some(text) = &self.version
+            && let Err(error) = text.parse::<Pointer>()
+        {
+            let help = Some("write it like `/versionId`".to_owned());
+            check.problem("version", format!("`{text}` is no JSON pointer: {error}"), help);
         }
     }
 }
@@ -157,6 +157,7 @@ struct TopicSource {
 impl Source for TopicSource {
     async fn run(mut self: Box<Self>, cx: &mut SourceContext) -> Result<()> {
         let mut wait = REBUILD.0;
+        let mut lost = false;
         loop {
             let received = match &mut self.consumer {
                 Some(consumer) => cx.next(consumer.receive(self.messages_max)).await?,
@@ -165,6 +166,8 @@ impl Source for TopicSource {
                     *self.acker.lock().unwrap_or_else(PoisonError::into_inner) = consumer.acker();
                     tracing::info!(topic = self.subscribe.topic, "consumer rebuilt");
                     self.consumer = Some(consumer);
+                    // What was published while a subscription that is not durable was gone, is lost.
+                    lost = !self.subscribe.durable;
                     Ok(Vec::new())
                 }),
             };
@@ -172,13 +175,19 @@ impl Source for TopicSource {
                 None => return Ok(()),
                 Some(Ok(messages)) => {
                     wait = REBUILD.0;
-                    if !messages.is_empty() {
-                        cx.emit(self.reader.read(messages)).await?;
+                    if lost || !messages.is_empty() {
+                        let emission = self.reader.read(messages);
+                        cx.emit(Emission { after_loss: std::mem::take(&mut lost), ..emission }).await?;
                     }
                 }
                 Some(Err(error)) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Some(Err(error)) => {
-                    tracing::warn!(topic = self.subscribe.topic, error = error.chain(), ?wait, "rebuilding the consumer");
+                    tracing::warn!(
+                        topic = self.subscribe.topic,
+                        error = error.chain(),
+                        ?wait,
+                        "rebuilding the consumer"
+                    );
                     self.consumer = None;
                     if cx.next(tokio::time::sleep(wait)).await?.is_none() {
                         return Ok(());
@@ -199,8 +208,9 @@ struct Reader {
 
 impl Reader {
     fn read(&self, messages: Vec<Message>) -> Emission {
-        let position = encode_ids(messages.iter().map(|message| &message.id));
-        let mut emission = Emission { position: Some(position), ..Emission::default() };
+        let ids = messages.iter().map(|message| &message.id);
+        let position = (!messages.is_empty()).then(|| encode_ids(ids));
+        let mut emission = Emission { position, ..Emission::default() };
         for message in messages {
             match self.event(&message) {
                 Ok(event) => emission.events.push(event),
@@ -242,7 +252,9 @@ impl Reader {
             (None, None) => None,
         };
         let version = version.filter(|version| *version >= 1).ok_or_else(|| {
-            Error::rejected("no version: the message has no property `version` of 1 or more; set `version` to a pointer")
+            Error::rejected(
+                "no version: the message has no property `version` of 1 or more; set `version` to a pointer",
+            )
         })?;
         let section = message.properties.get("section").map_or(self.topic.as_str(), String::as_str);
         let mut event = Event::new(section.into(), key.into(), version, Operation::Update, Some(document));

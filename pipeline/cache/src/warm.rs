@@ -34,7 +34,7 @@ impl Cache {
             if watch.overflowed() {
                 tracing::debug!(section = inner.config.section, "too much changed while a page was read to keep it");
             } else {
-                for row in page {
+                for row in page.into_iter().filter(|row| row.unreadable.is_none()) {
                     let key = row.key.clone();
                     inner.fill(&key, Some(row), generation, |_| inner.flights.floor(&key))?;
                 }

@@ -40,14 +40,10 @@ pub fn resnapshot(args: &SettingsArgs, id: &str) -> Result<(), Failure> {
     runtime.block_on(async {
         let home = Home::existing(&session).await?;
         let positions = home.store.positions().await?;
-        // Only capture sources take numbers.
-        let captured: Vec<&str> = positions.iter().filter_map(|stored| stored.id.strip_suffix("#epoch")).collect();
-        let known: BTreeSet<&str> = ids(&positions)
-            .filter(|id| {
-                captured.iter().any(|source| id.strip_prefix(source).is_some_and(|rest| rest.starts_with('/')))
-            })
-            .chain(captured.iter().copied())
-            .collect();
+        let captured = positions.iter().filter(|stored| smartpulse_sources::is_capture_position(&stored.position));
+        let tables: Vec<&str> = captured.map(|stored| stored.id.as_str()).collect();
+        let sources = tables.iter().filter_map(|id| id.rsplit_once('/')).map(|(source, _)| source);
+        let known: BTreeSet<&str> = tables.iter().copied().chain(sources).collect();
         if !known.contains(id) {
             return Err(unknown(id, &known, "no capture source has run as"));
         }
@@ -67,9 +63,10 @@ async fn show(store: &dyn Store) -> Result<(), Failure> {
     for stored in positions.iter().filter(|stored| !stored.id.contains('#')) {
         shown += 1;
         let age = Duration::from_millis(now.millis_since(stored.updated_at));
-        let source = stored.id.rsplit_once('/').map_or("", |(source, _)| source);
+        let (source, table_name) = stored.id.rsplit_once('/').unwrap_or_default();
         let mut notes = Vec::new();
-        if let Some(epoch) = noted(source, "#epoch").or_else(|| noted(&stored.id, "#epoch")) {
+        let lease = |id: &str| id.strip_prefix("epoch#").is_some_and(|id| id.ends_with(&format!("/{table_name}")));
+        if let Some(epoch) = positions.iter().find(|other| lease(&other.id)) {
             notes.push(format!("{EPOCH} {}", epoch.position));
         }
         if noted(source, "#resnapshot").or_else(|| noted(&stored.id, "#resnapshot")).is_some() {

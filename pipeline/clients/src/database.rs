@@ -60,6 +60,9 @@ pub struct Row {
     pub version: i64,
     /// The full row as a JSON object in camelCase, columns in table order, computed members included.
     pub document: Bytes,
+    /// Of a scan: why the row has no JSON form (a text that is not UTF-8, say), and so no document. One such row must
+    /// not hold up its neighbours.
+    pub unreadable: Option<String>,
 }
 
 /// What is left of a deleted row.
@@ -84,6 +87,8 @@ pub struct Change {
     pub operation: Operation,
     /// The full row after the change. Of a delete: the last image where the mode keeps one.
     pub document: Option<Bytes>,
+    /// Why the row has no JSON form, and so no document, where that is so.
+    pub unreadable: Option<String>,
     /// When it was committed.
     pub commit_time: Timestamp,
     /// Capture from here does not repeat this change.

@@ -157,28 +157,27 @@ impl Blueprint {
         reached
     }
 
-    /// Whether a component keeps state and none before it does: what leaves it is what was accepted.
-    pub(super) fn is_first_stateful(&self, component: usize) -> bool {
-        if !self.components[component].stateful() {
-            return false;
-        }
-        let mut open: Vec<usize> = self.components[component].inputs.iter().map(|(from, _)| *from).collect();
-        while let Some(at) = open.pop() {
-            if self.components[at].stateful() {
-                return false;
-            }
-            open.extend(self.components[at].inputs.iter().map(|(from, _)| *from));
-        }
-        true
-    }
-
-    /// Where the keyed state of a component is kept, if it has any: under the one sink behind it.
-    pub(super) fn state_chain(&self, component: usize) -> Option<Arc<str>> {
+    /// The first of the directly connected stateful operators that a stateful operator is one of: they see the same
+    /// events, so that one record of what went through serves them all. With anything in between they do not.
+    pub(super) fn state_head(&self, component: usize) -> Option<usize> {
         if !self.components[component].stateful() {
             return None;
         }
-        let sink = self.sinks_behind(component).into_iter().next()?;
-        Some(format!("{}/{}", self.name, self.components[sink].id).into())
+        let mut head = component;
+        while let [(before, _)] = self.components[head].inputs.as_slice() {
+            // Lanes are dealt anew at each stage, so that only operators of one stage share.
+            if !self.components[*before].stateful() || self.components[head].begins_stage() {
+                break;
+            }
+            head = *before;
+        }
+        Some(head)
+    }
+
+    /// Where the keyed state of a component is kept, if it has any: `<pipeline>/<operator>`.
+    pub(super) fn state_chain(&self, component: usize) -> Option<Arc<str>> {
+        let head = self.state_head(component)?;
+        Some(format!("{}/{}", self.name, self.components[head].id).into())
     }
 
     /// The graph as a Mermaid flowchart.

@@ -105,7 +105,7 @@ impl Blueprint {
                         built,
                         chain,
                         metrics: builder.metrics[at].clone(),
-                        document_bytes_max: env.settings.runtime.document_bytes_max as usize,
+                        document_bytes_max: env.settings.runtime.document_bytes_max,
                     });
                 }
                 Part::Operator(_) if component.begins_stage() => {
@@ -121,15 +121,18 @@ impl Blueprint {
                     let Some((receiver, gate)) = receivers.remove(&at).and_then(|mut lanes| lanes.pop()) else {
                         continue;
                     };
-                    let stateful = (0..self.components.len())
-                        .find_map(|other| self.state_chain(other).filter(|_| self.sinks_behind(other).contains(&at)));
+                    let mut state_chains: Vec<Arc<str>> = (0..self.components.len())
+                        .filter(|&other| config.newest_only() && self.sinks_behind(other).contains(&at))
+                        .filter_map(|other| self.state_chain(other))
+                        .collect();
+                    state_chains.dedup();
                     let task = SinkTask {
                         sink,
                         receiver,
                         gate,
                         desk: builder.desk(at),
                         policy: retry.clone(),
-                        state_chain: stateful,
+                        state_chains,
                         durable: !builder.fresh,
                     };
                     sinks.push((component.id.clone(), task));
@@ -177,7 +180,7 @@ impl<'a> Builder<'a> {
             if !component.begins_stage() {
                 continue;
             }
-            let batches = component.buffer.unwrap_or(self.env.settings.runtime.channel_batches as usize).max(1);
+            let batches = component.buffer.unwrap_or(self.env.settings.runtime.channel_batches).max(1);
             let mut lanes = Vec::new();
             for _ in 0..component.lanes {
                 let (sender, receiver) = mpsc::channel(batches);
@@ -279,7 +282,7 @@ impl ChainParts<'_, '_> {
             metrics: self.builder.metrics[at].clone(),
             outputs,
             state_chain: blueprint.state_chain(at),
-            captures_state: blueprint.is_first_stateful(at),
+            captures_state: blueprint.state_head(at) == Some(at),
         });
         Ok(place)
     }

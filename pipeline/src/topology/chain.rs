@@ -8,10 +8,10 @@ use crate::event::{Batch, Event, Key};
 use crate::message::encode_event;
 use crate::operator::{Flush, Operator, Output};
 use crate::source::Unreadable;
-use crate::state::{DeadLetter, KeyState, Origin, Store};
+use crate::state::{DeadLetter, KeyState, Origin, PendingState, Store, chain_name};
 use crate::telemetry::ComponentMetrics;
 use crate::time::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,9 +33,10 @@ pub(crate) struct Node {
     pub metrics: Arc<ComponentMetrics>,
     /// By port, where its batches go.
     pub outputs: Vec<Vec<Target>>,
-    /// The sink that the operator's keyed state belongs to, as `<pipeline>/<sink>`.
+    /// Under what the operator's keyed state is kept, `<pipeline>/<operator>`: directly connected stateful operators
+    /// share that of the first.
     pub state_chain: Option<Arc<str>>,
-    /// True for the first stateful operator of a chain: what leaves it is what becomes durable with the ack.
+    /// True for the first one of those: what leaves it is what becomes durable with the ack.
     pub captures_state: bool,
 }
 
@@ -116,21 +117,17 @@ impl Desk {
 
     /// Stores letters durably, waiting while the store is away: an event is never lost between two homes.
     pub async fn put(&self, letters: Vec<DeadLetter>) -> Result<()> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        for letter in &letters {
-            tracing::warn!(
-                component = letter.component,
-                key = letter.key,
-                version = letter.version,
-                reason = letter.reason,
-                "event set aside; see `smartpulse dlq list`"
-            );
-        }
-        super::retry::until_durable("dead letters", || self.store.put_dead_letters(&letters)).await?;
-        self.metrics.dead_letters.inc_by(letters.len() as u64);
-        Ok(())
+        let Some(letter) = letters.first() else { return Ok(()) };
+        // One line for all of them: a file of bad lines must not become a log of as many.
+        tracing::warn!(
+            component = letter.component,
+            count = letters.len(),
+            key = letter.key,
+            version = letter.version,
+            reason = letter.reason,
+            "set aside (the first is described); see `smartpulse dlq list`"
+        );
+        super::retry::until_durable("dead letters", || self.store.put_dead_letters(&letters)).await
     }
 }
 
@@ -202,8 +199,8 @@ impl Chain {
         let node = &self.nodes[index];
         for (port, mut batch) in output.batches.drain(..) {
             node.metrics.events_out.inc_by(batch.events.len() as u64);
-            if node.captures_state && self.durable {
-                batch.state.extend(batch.events.iter().map(state_of));
+            if let (true, true, Some(chain)) = (self.durable, node.captures_state, &node.state_chain) {
+                batch.state.extend(batch.events.iter().map(|event| state_of(chain, event)));
             }
             match node.outputs.get(port) {
                 Some(targets) => spread(batch, targets, work),
@@ -219,22 +216,24 @@ impl Chain {
         let node = &mut self.nodes[index];
         let (true, Some(chain)) = (self.durable, &node.state_chain) else { return Ok(()) };
         let Some(keyed) = node.operator.keyed() else { return Ok(()) };
-        let mut missing: Vec<Key> = Vec::new();
+        let mut missing: BTreeMap<Arc<str>, Vec<Key>> = BTreeMap::new();
         for event in &batch.events {
-            if !keyed.holds(&event.key) {
-                missing.push(event.key.clone());
+            if !keyed.holds(&event.section, &event.key) {
+                missing.entry(event.section.clone()).or_default().push(event.key.clone());
             }
         }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        let states = super::retry::until_durable("keyed state", || self.desk.store.load_state(chain, &missing)).await?;
-        // Borrowed anew: the operator must not be borrowed across the wait.
-        if let Some(keyed) = self.nodes[index].operator.keyed() {
-            for (key, state) in missing.iter().zip(&states) {
-                keyed.restore(key, state.as_ref());
+        let chain = chain.clone();
+        for (section, mut keys) in missing {
+            keys.sort_unstable();
+            keys.dedup();
+            let name = chain_name(&chain, &section);
+            let states =
+                super::retry::until_durable("keyed state", || self.desk.store.load_state(&name, &keys)).await?;
+            // Borrowed anew: the operator must not be borrowed across the wait.
+            if let Some(keyed) = self.nodes[index].operator.keyed() {
+                for (key, state) in keys.iter().zip(&states) {
+                    keyed.restore(&section, key, state.as_ref());
+                }
             }
         }
         Ok(())
@@ -297,6 +296,11 @@ impl Chain {
         Ok(())
     }
 
+    /// Lets go of the channels: what is behind them ends when it has handled what it was given.
+    pub fn hang_up(&mut self) {
+        self.outlets.clear();
+    }
+
     /// Flushes everything, in order: what an operator lets go passes through those after it first.
     pub async fn end(&mut self) -> Result<()> {
         for index in 0..self.nodes.len() {
@@ -337,6 +341,7 @@ impl Chain {
 
     /// Stores dead letters of the chain's own component.
     pub async fn put_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<()> {
+        self.desk.metrics.dead_letters.inc_by(letters.len() as u64);
         self.desk.put(letters).await
     }
 }
@@ -364,12 +369,13 @@ fn spread(batch: Batch, targets: &[Target], work: &mut VecDeque<(Target, Batch)>
     }
 }
 
-fn state_of(event: &Event) -> KeyState {
+fn state_of(chain: &Arc<str>, event: &Event) -> PendingState {
     let document = match event.operation {
         crate::Operation::Delete => None,
         _ => event.document.as_ref().map(|document| document.bytes().clone()),
     };
-    KeyState { key: event.key.clone(), version: event.version, document }
+    let state = KeyState { key: event.key.clone(), version: event.version, document };
+    PendingState { chain: chain.clone(), section: event.section.clone(), state }
 }
 
 /// Splits a batch by key hash, so that each key always takes the same lane.
@@ -384,7 +390,7 @@ fn split_by_key(mut batch: Batch, lanes: usize) -> Vec<Batch> {
         parts[lane_of(&event.key)].events.push(event);
     }
     for entry in state {
-        parts[lane_of(&entry.key)].state.push(entry);
+        parts[lane_of(&entry.state.key)].state.push(entry);
     }
     parts
 }

@@ -4,12 +4,13 @@ use super::chain::{Desk, Gate};
 use super::retry::{Backoff, until_durable};
 use crate::ack::Ack;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Batch;
+use crate::event::{Batch, Event};
 use crate::message::decode_event;
 use crate::sink::Sink;
-use crate::state::{DeadLetter, Origin};
+use crate::state::{DeadLetter, KeyState, Origin, PendingState, chain_name};
 use crate::time::Timestamp;
 use smartpulse_config::RetryPolicy;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -26,8 +27,8 @@ pub(crate) struct SinkTask {
     pub gate: Arc<Gate>,
     pub desk: Desk,
     pub policy: RetryPolicy,
-    /// Where the chain's keyed state is kept, if it has any.
-    pub state_chain: Option<Arc<str>>,
+    /// For a sink that only cares for the newest version of a key: where the keyed state before it is kept.
+    pub state_chains: Vec<Arc<str>>,
     /// False for a run that starts fresh: it has no dead letters to take in again.
     pub durable: bool,
 }
@@ -39,6 +40,8 @@ impl SinkTask {
         loop {
             tokio::select! {
                 biased;
+                // First, or a sink that always has something to do would never come to it.
+                _ = replay.tick(), if self.durable => self.replay().await?,
                 batch = self.receiver.recv() => match batch {
                     Some(batch) => {
                         self.desk.metrics.queue_batches.set(self.receiver.len() as i64);
@@ -47,7 +50,6 @@ impl SinkTask {
                     }
                     None => return self.sink.close().await,
                 },
-                _ = replay.tick(), if self.durable => self.replay().await?,
             }
         }
     }
@@ -60,13 +62,41 @@ impl SinkTask {
         let letters =
             if batch.events.is_empty() && !batch.after_loss { Vec::new() } else { self.write(&batch).await? };
         self.desk.metrics.events_out.inc_by((batch.events.len() - letters.len()) as u64);
-        self.desk.put(letters).await?;
-        if let (Some(chain), false) = (&self.state_chain, batch.state.is_empty()) {
-            until_durable("keyed state", || self.desk.store.commit_state(chain, &batch.state)).await?;
-        }
+        self.set_aside(letters).await?;
+        self.commit_state(&batch.state).await?;
         batch.ack.delivered();
         self.desk.metrics.latency_seconds.observe(started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    async fn set_aside(&mut self, letters: Vec<DeadLetter>) -> Result<()> {
+        self.desk.metrics.dead_letters.inc_by(letters.len() as u64);
+        self.desk.put(letters).await
+    }
+
+    async fn commit_state(&mut self, pending: &[PendingState]) -> Result<()> {
+        let mut chains: BTreeMap<(&str, &str), Vec<KeyState>> = BTreeMap::new();
+        for entry in pending {
+            chains.entry((&entry.chain, &entry.section)).or_default().push(entry.state.clone());
+        }
+        for ((chain, section), states) in chains {
+            let name = chain_name(chain, section);
+            until_durable("keyed state", || self.desk.store.commit_state(&name, &states)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a later version of the event's key has gone through already.
+    async fn is_superseded(&mut self, event: &Event) -> Result<bool> {
+        let keys = [event.key.clone()];
+        for chain in &self.state_chains {
+            let name = chain_name(chain, &event.section);
+            let states = until_durable("keyed state", || self.desk.store.load_state(&name, &keys)).await?;
+            if states.iter().flatten().any(|state| state.version > event.version) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes a batch and gives the letters of the events that were refused.
@@ -161,10 +191,16 @@ impl SinkTask {
                 Ok(event) => event,
                 Err(error) => {
                     let letter = DeadLetter { reason: error.chain(), ..stored.letter };
-                    self.desk.put(vec![letter]).await?;
+                    self.set_aside(vec![letter]).await?;
                     continue;
                 }
             };
+            if self.is_superseded(&event).await? {
+                tracing::info!(%component, id = stored.id, key = %event.key, "dead letter superseded by a later version");
+                let done = [stored.id];
+                until_durable("dead letters", || self.desk.store.remove_dead_letters(&done)).await?;
+                continue;
+            }
             let batch = Batch::new(vec![event], Ack::none(), Timestamp::now());
             self.desk.metrics.events_in.inc();
             let letters = self.write(&batch).await?;
@@ -174,7 +210,7 @@ impl SinkTask {
                 until_durable("dead letters", || self.desk.store.remove_dead_letters(&done)).await?;
                 tracing::info!(component = %self.desk.component, id = stored.id, "dead letter replayed");
             } else {
-                self.desk.put(letters).await?;
+                self.set_aside(letters).await?;
             }
         }
         Ok(())

@@ -166,7 +166,7 @@ impl MemoryDatabase {
 impl State {
     fn row(&self, key: &str) -> Option<Row> {
         let (version, members) = self.rows.get(key)?;
-        Some(Row { key: key.into(), version: *version, document: image(*version, members) })
+        Some(Row { key: key.into(), version: *version, document: image(*version, members), unreadable: None })
     }
 
     fn commit(&mut self, write: Write) -> Written {
@@ -200,7 +200,7 @@ impl State {
                 }
                 let (version, last) = self.rows.remove(&*key).unwrap();
                 self.tombstones.insert(key.to_string(), version + 1);
-                Written::Done(Row { key, version: version + 1, document: image(version, &last) })
+                Written::Done(Row { key, version: version + 1, document: image(version, &last), unreadable: None })
             }
         }
     }

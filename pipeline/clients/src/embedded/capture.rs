@@ -253,11 +253,13 @@ fn logged(row: &Row<'_>, info: &TableInfo, edges: &Edges) -> Result<Change, Fail
         ValueRef::Text(b"DELETE") => Operation::Delete,
         _ => Operation::Update,
     };
+    let (document, unreadable) = info.image(row, 3)?;
     Ok(Change {
         key: info.key(row, 3)?,
         version: info.version(row, 3)?,
         operation,
-        document: Some(info.document(row, 3)?),
+        document,
+        unreadable,
         commit_time: commit_time(row, 2)?,
         position: edges.position(row.get(0)?),
     })
@@ -268,17 +270,18 @@ fn net(row: &Row<'_>, info: &TableInfo, edges: &Edges, from: i64) -> Result<Chan
     const COLUMNS: usize = 6;
     let deleted = matches!(row.get_ref(1)?, ValueRef::Text(b"DELETE"));
     let created: i64 = row.get(3)?;
-    let (operation, key, document) = if deleted {
-        (Operation::Delete, row.get::<_, String>(5)?.into(), None)
+    let (operation, key, (document, unreadable)) = if deleted {
+        (Operation::Delete, row.get::<_, String>(5)?.into(), (None, None))
     } else {
         let operation = if created > from { Operation::Insert } else { Operation::Update };
-        (operation, info.key(row, COLUMNS)?, Some(info.document(row, COLUMNS)?))
+        (operation, info.key(row, COLUMNS)?, info.image(row, COLUMNS)?)
     };
     Ok(Change {
         key,
         version: row.get(4)?,
         operation,
         document,
+        unreadable,
         commit_time: commit_time(row, 2)?,
         position: edges.position(row.get(0)?),
     })

@@ -16,8 +16,8 @@
 use super::capture::{self, CaptureSlot};
 use super::connection::{Failure, Opener, Pool, Synchronous};
 use super::migrate;
-use super::rows::{Catalogue, TableInfo, quote};
-use super::statements::{list, read_row, select, write_one};
+use super::rows::{Catalogue, TableInfo};
+use super::statements::{self, list, read_row, write_one};
 use crate::database::{CaptureMode, Database, ForecastQuery, Page, Poll, Row, Table, Tombstone, Write, Written};
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
@@ -263,20 +263,8 @@ impl Database for SqliteDatabase {
     async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
         let after = after.map(str::to_owned);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read("scan", table, move |connection, info| {
-            let (columns, table, key) = (&info.columns_sql, quote(&info.table.name), quote(&info.key_name));
-            match after {
-                None => {
-                    let sql = format!("SELECT {columns} FROM {table} ORDER BY {key} LIMIT ?1");
-                    select(connection, info, &sql, [limit])
-                }
-                Some(after) => {
-                    let sql = format!("SELECT {columns} FROM {table} WHERE {key} > ?1 ORDER BY {key} LIMIT ?2");
-                    select(connection, info, &sql, rusqlite::params![after, limit])
-                }
-            }
-        })
-        .await
+        self.read("scan", table, move |connection, info| statements::scan(connection, info, after.as_deref(), limit))
+            .await
     }
 
     async fn get(&self, table: &str, keys: &[Key]) -> Result<Vec<Row>> {

@@ -86,7 +86,7 @@ impl Store for MemoryStore {
         let mut state = self.state();
         let chain = state.chains.entry(chain.to_owned()).or_default();
         for entry in entries {
-            if chain.get(&entry.key).is_none_or(|kept| kept.version < entry.version) {
+            if chain.get(&entry.key).is_none_or(|kept| kept.version <= entry.version) {
                 chain.insert(Key::clone(&entry.key), entry.clone());
             }
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rusqlite::types::{Value as SqlValue, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Map, Value};
-use smartpulse_pipeline::error::Error;
+use smartpulse_pipeline::error::{Error, ErrorKind};
 use smartpulse_pipeline::{Key, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -192,6 +192,28 @@ impl TableInfo {
         Ok(self.version.map_or(Ok(0), |version| row.get(offset + version))?)
     }
 
+    /// The document of a row, or why it has none.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn image(&self, row: &rusqlite::Row<'_>, offset: usize) -> Result<(Option<Bytes>, Option<String>), Failure> {
+        match self.document(row, offset) {
+            Ok(document) => Ok((Some(document), None)),
+            Err(Failure::Own(error)) if error.kind() == ErrorKind::Rejected => Ok((None, Some(error.chain()))),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The row as a scan gives it: without a document where it has no JSON form.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn scanned(&self, row: &rusqlite::Row<'_>) -> Result<crate::database::Row, Failure> {
+        let (document, unreadable) = self.image(row, 0)?;
+        let (key, version) = (self.key(row, 0)?, self.version(row, 0)?);
+        Ok(crate::database::Row { key, version, document: document.unwrap_or_default(), unreadable })
+    }
+
     /// The row as the contract gives it.
     ///
     /// # Errors
@@ -201,6 +223,7 @@ impl TableInfo {
             key: self.key(row, offset)?,
             version: self.version(row, offset)?,
             document: self.document(row, offset)?,
+            unreadable: None,
         })
     }
 

@@ -26,6 +26,28 @@ pub(super) fn select(
     Ok(found)
 }
 
+/// Rows by ascending key, those without a JSON form marked.
+pub(super) fn scan(
+    connection: &Connection,
+    info: &TableInfo,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Row>, Failure> {
+    let (columns, table, key) = (&info.columns_sql, quote(&info.table.name), quote(&info.key_name));
+    let from = if after.is_some() { format!("WHERE {key} > ?2") } else { String::new() };
+    let sql = format!("SELECT {columns} FROM {table} {from} ORDER BY {key} LIMIT ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = match after {
+        Some(after) => statement.query(rusqlite::params![limit, after])?,
+        None => statement.query([limit])?,
+    };
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(info.scanned(row)?);
+    }
+    Ok(found)
+}
+
 /// The row with this key.
 pub(super) fn read_row(connection: &Connection, info: &TableInfo, key: &str) -> Result<Option<Row>, Failure> {
     let (columns, table, name) = (&info.columns_sql, quote(&info.table.name), quote(&info.key_name));

@@ -147,7 +147,7 @@ impl Store for SqliteStore {
             let mut statement = transaction.prepare_cached(
                 "INSERT INTO key_states (chain, key, version, document) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (chain, key) DO UPDATE SET version = excluded.version, document = excluded.document
-                 WHERE excluded.version > key_states.version",
+                 WHERE excluded.version >= key_states.version",
             )?;
             for entry in &entries {
                 statement.execute(params![chain, &*entry.key, entry.version, entry.document.as_deref()])?;
