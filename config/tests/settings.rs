@@ -53,7 +53,14 @@ fn the_built_in_defaults_are_the_contract() {
     assert_eq!((settings.runtime.channel_batches, settings.runtime.drain_timeout_ms), (16, 30_000));
     assert_eq!(settings.player.changes_per_second, 200);
     let types: Vec<_> = settings.resources.values().map(|resource| (&*resource.name, &*resource.type_name)).collect();
-    assert_eq!(types, [("bus", "embedded_bus"), ("main_db", "sqlite"), ("pubsub", "embedded_pubsub")]);
+    let expected = [
+        ("bus", "embedded_bus"),
+        ("forecasts", "cache"),
+        ("main_db", "sqlite"),
+        ("pubsub", "embedded_pubsub"),
+        ("state", "state_file"),
+    ];
+    assert_eq!(types, expected);
 }
 
 #[test]
@@ -148,7 +155,10 @@ fn a_changed_type_replaces_the_resource_and_the_same_type_merges() {
         let params = settings.resources[name].params.as_mapping().expect("a mapping");
         params.entries.iter().map(|entry| entry.key.name.to_string()).collect()
     };
-    assert_eq!((keys("main_db"), keys("bus")), (vec!["host".to_owned()], vec!["retention_h".to_owned()]));
+    assert_eq!(
+        (keys("main_db"), keys("bus")),
+        (vec!["host".to_owned()], vec!["state".to_owned(), "retention_h".to_owned()])
+    );
     assert_eq!(settings.resources["bus"].type_name, "embedded_bus");
     assert_eq!(settings.retries["redis"].attempts(), 1);
     assert_eq!(settings.retries["exponential"].delay_ms(8, 0.0), Some(800));
