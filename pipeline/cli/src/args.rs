@@ -108,7 +108,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct SettingsArgs {
-    /// Environment: selects config/<NAME>.yaml [default: development]
+    /// Environment: selects config/NAME.yaml [default: development]
     #[arg(long, global = true, value_name = "NAME")]
     pub env: Option<String>,
     /// Sets one key, such as api.listen=127.0.0.1:9090; wins over everything; may be repeated
