@@ -64,18 +64,17 @@ impl Operator for Window {
             // What is held came before the loss and must stay before it.
             self.flush(Flush::Deadline, out);
         }
-        let mut held = match self.held.take() {
+        let joined = match self.held.take() {
             Some(mut held) => {
                 held.join(batch);
                 held
             }
             None => batch,
         };
-        while held.events.len() >= self.config.items {
-            let rest = held.split_off(self.config.items);
-            out.emit(std::mem::replace(&mut held, rest));
-        }
-        self.held = Some(held);
+        let mut pieces = joined.into_pieces(self.config.items);
+        // An empty rest has nothing to wait for but still holds a share of the ack.
+        self.held = pieces.pop_if(|rest| !rest.events.is_empty());
+        pieces.into_iter().for_each(|piece| out.emit(piece));
         if self.config.window_ms == 0 {
             self.flush(Flush::Deadline, out);
         }

@@ -8,7 +8,6 @@
 //! look-up per event; about 80 bytes per key.
 
 use crate::key_map::KeyMap;
-use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smartpulse_pipeline::error::Result;
@@ -48,7 +47,7 @@ impl OperatorConfig for DetectGapConfig {
     const STATEFUL: bool = true;
 
     fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(DetectGap { on_gap: self.on_gap, epochs: FxHashMap::default(), seen: KeyMap::new(!cx.fresh) }))
+        Ok(Box::new(DetectGap { on_gap: self.on_gap, epochs: Vec::new(), seen: KeyMap::new(!cx.fresh) }))
     }
 }
 
@@ -58,7 +57,7 @@ const SEEN_BYTES: usize = 16;
 struct DetectGap {
     on_gap: OnGap,
     /// The highest epoch seen of each section: every captured table has its own lease.
-    epochs: FxHashMap<Arc<str>, u64>,
+    epochs: Vec<(Arc<str>, u64)>,
     seen: KeyMap<Seen>,
 }
 
@@ -76,17 +75,15 @@ enum Verdict {
 
 impl DetectGap {
     fn judge(&mut self, event: &mut Event, out: &mut Output) -> Verdict {
-        let epoch = self.epochs.entry(event.section.clone()).or_default();
-        if event.epoch < *epoch {
+        if self.is_stale(event) {
             return Verdict::Drop("stale_epoch");
         }
-        *epoch = event.epoch;
         let now = Seen { version: event.version, hash: payload_hash(event) };
-        let Some(&last) = self.seen.get(&event.section, &event.key) else {
+        let Some(last) = self.seen.get_mut(&event.section, &event.key) else {
             self.seen.set(&event.section, &event.key, Some(now), SEEN_BYTES);
             return Verdict::Pass;
         };
-        if event.version < last.version || last == now {
+        if event.version < last.version || *last == now {
             return Verdict::Drop("duplicate");
         }
         if event.version == last.version {
@@ -104,8 +101,27 @@ impl DetectGap {
             out.note("gap");
         }
         event.previous_version = (!event.resync).then_some(last.version);
-        self.seen.set(&event.section, &event.key, Some(now), SEEN_BYTES);
+        *last = now;
         Verdict::Pass
+    }
+
+    /// Whether the event comes from a capture lease that another has succeeded.
+    fn is_stale(&mut self, event: &Event) -> bool {
+        match self
+            .epochs
+            .iter_mut()
+            .find(|(section, _)| Arc::ptr_eq(section, &event.section) || *section == event.section)
+        {
+            Some((_, epoch)) if event.epoch < *epoch => true,
+            Some((_, epoch)) => {
+                *epoch = event.epoch;
+                false
+            }
+            None => {
+                self.epochs.push((event.section.clone(), event.epoch));
+                false
+            }
+        }
     }
 }
 
@@ -163,7 +179,7 @@ mod tests {
     use crate::tests::{batch_of, event, events_of};
 
     fn detect(on_gap: OnGap) -> DetectGap {
-        DetectGap { on_gap, epochs: FxHashMap::default(), seen: KeyMap::new(true) }
+        DetectGap { on_gap, epochs: Vec::new(), seen: KeyMap::new(true) }
     }
 
     #[derive(Debug, PartialEq, Eq)]

@@ -51,44 +51,48 @@ struct Base {
 impl Diff {
     /// Appends the patch of an event to the scratch buffer and says whether it is whole.
     fn patch(&mut self, event: &mut Event) -> bool {
-        let base = self.bases.get(&event.section, &event.key);
-        let Some(document) = event.document.as_ref().filter(|_| event.operation != Operation::Delete) else {
-            event.previous = base.and_then(|base| base.document.clone());
-            smartpulse_json::whole_remove(&mut self.scratch);
-            self.remember(event, None);
-            return true;
-        };
-        let follows = |base: &Base| base.version + 1 == event.version && event.previous_version == Some(base.version);
-        let whole = match base {
-            Some(Base { version: _, document: Some(before) }) if base.is_some_and(follows) => {
-                smartpulse_json::diff(before, document, &mut self.scratch);
-                false
-            }
-            // Never heard of, or re-created right after its delete.
-            Some(Base { document: None, .. }) | None
-                if base.map(|base| base.version) == event.previous_version
-                    && base.is_none_or(|base| base.version + 1 == event.version) =>
-            {
-                smartpulse_json::whole_add(document, &mut self.scratch);
-                true
-            }
-            _ => {
-                smartpulse_json::whole_replace(document, &mut self.scratch);
-                true
-            }
-        };
+        let base = self.bases.get_mut(&event.section, &event.key);
+        let document = event.document.as_ref().filter(|_| event.operation != Operation::Delete);
+        let whole = write_patch(event, document, base.as_deref(), &mut self.scratch);
         // The source's buffer may be a megabyte: what is kept must not pin it.
-        let kept = document.detach();
-        event.previous = base.and_then(|base| base.document.clone());
-        self.remember(event, Some(kept));
+        let next = Base { version: event.version, document: document.map(Document::detach) };
+        let bytes = next.bytes();
+        match base {
+            Some(base) => {
+                let grown = bytes.saturating_sub(base.bytes());
+                event.previous = std::mem::replace(base, next).document;
+                self.bases.grew(grown);
+            }
+            None => self.bases.set(&event.section, &event.key, Some(next), bytes),
+        }
         whole
     }
+}
 
-    fn remember(&mut self, event: &Event, document: Option<Document>) {
-        let bytes = document.as_ref().map_or(0, |document| document.bytes().len());
-        let base = Base { version: event.version, document };
-        self.bases.set(&event.section, &event.key, Some(base), bytes);
+impl Base {
+    fn bytes(&self) -> usize {
+        self.document.as_ref().map_or(0, |document| document.bytes().len())
     }
+}
+
+/// Writes the patch that leads to an event's document, and says whether it is whole.
+fn write_patch(event: &Event, document: Option<&Document>, base: Option<&Base>, out: &mut Vec<u8>) -> bool {
+    let Some(document) = document else {
+        smartpulse_json::whole_remove(out);
+        return true;
+    };
+    let follows = |base: &Base| base.version + 1 == event.version && event.previous_version == Some(base.version);
+    match base {
+        Some(base @ Base { document: Some(before), .. }) if follows(base) => {
+            smartpulse_json::diff(before, document, out);
+            return false;
+        }
+        // Re-created right after its delete, or never heard of.
+        Some(base @ Base { document: None, .. }) if follows(base) => smartpulse_json::whole_add(document, out),
+        None if event.previous_version.is_none() => smartpulse_json::whole_add(document, out),
+        _ => smartpulse_json::whole_replace(document, out),
+    }
+    true
 }
 
 impl Operator for Diff {

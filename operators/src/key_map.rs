@@ -36,40 +36,50 @@ impl<V> KeyMap<V> {
         self.section(section).is_some_and(|g| g.young.contains_key(key) || g.old.contains_key(key))
     }
 
-    /// The state of a key.
-    pub fn get(&self, section: &str, key: &str) -> Option<&V> {
-        let generations = self.section(section)?;
-        generations.young.get(key).or_else(|| generations.old.get(key))?.as_ref()
+    /// The state of a key, to be changed in place.
+    pub fn get_mut(&mut self, section: &Arc<str>, key: &Key) -> Option<&mut V> {
+        let at = self.position(section)?;
+        // Twice the same look-up in the common case, which the borrow checker does not let us keep.
+        if !self.sections[at].1.young.contains_key(&**key) {
+            let state = self.sections[at].1.old.remove(&**key)?;
+            self.insert(at, key, state, 0);
+        }
+        self.sections[at].1.young.get_mut(&**key)?.as_mut()
     }
 
-    /// Sets the state of a key; none says that it is known to have none. `bytes` is the value's size.
+    /// Sets the state of a key that is not held; none says that it is known to have none. `bytes` is the value's size.
     pub fn set(&mut self, section: &Arc<str>, key: &Key, value: Option<V>, bytes: usize) {
-        let at = match self.sections.iter().position(|(name, _)| name == section) {
-            Some(at) => at,
-            None => {
-                let generations = Generations { young: FxHashMap::default(), old: FxHashMap::default() };
-                self.sections.push((section.clone(), generations));
-                self.sections.len() - 1
-            }
-        };
-        let generations = &mut self.sections[at].1;
-        if let Some(held) = generations.young.get_mut(&**key) {
-            *held = value;
-            return;
-        }
-        generations.old.remove(&**key);
-        generations.young.insert(key.clone(), value);
-        self.young_bytes += ENTRY_BYTES + bytes;
+        let at = self.position(section).unwrap_or_else(|| {
+            let generations = Generations { young: FxHashMap::default(), old: FxHashMap::default() };
+            self.sections.push((section.clone(), generations));
+            self.sections.len() - 1
+        });
+        self.sections[at].1.old.remove(&**key);
+        self.insert(at, key, value, bytes);
+    }
+
+    /// Counts what a value changed in place has grown by.
+    pub fn grew(&mut self, bytes: usize) {
+        self.young_bytes += bytes;
+    }
+
+    fn insert(&mut self, at: usize, key: &Key, value: Option<V>, bytes: usize) {
         if self.young_bytes > self.bytes_max / 2 {
             for (_, generations) in &mut self.sections {
                 generations.old = std::mem::take(&mut generations.young);
             }
             self.young_bytes = 0;
         }
+        self.sections[at].1.young.insert(key.clone(), value);
+        self.young_bytes += ENTRY_BYTES + bytes;
+    }
+
+    fn position(&self, section: &Arc<str>) -> Option<usize> {
+        // One or two sections, and nearly always the very same text: a search is quicker than a hash.
+        self.sections.iter().position(|(name, _)| Arc::ptr_eq(name, section) || name == section)
     }
 
     fn section(&self, section: &str) -> Option<&Generations<V>> {
-        // One or two sections: a search is quicker than a hash.
         self.sections.iter().find(|(name, _)| **name == *section).map(|(_, generations)| generations)
     }
 }
@@ -87,7 +97,8 @@ mod tests {
         let mut map = map(usize::MAX);
         let (forecast, unit): (Arc<str>, Arc<str>) = ("forecast".into(), "unit".into());
         map.set(&forecast, &"1".into(), Some(7), 8);
-        assert_eq!((map.get("forecast", "1"), map.get("unit", "1")), (Some(&7), None));
+        assert_eq!(map.get_mut(&forecast, &"1".into()), Some(&mut 7));
+        assert_eq!(map.get_mut(&unit, &"1".into()), None);
         assert!(!map.holds("unit", "1"));
         map.set(&unit, &"1".into(), None, 0);
         assert!(map.holds("unit", "1"));
@@ -97,14 +108,29 @@ mod tests {
     fn what_was_used_lately_stays_and_what_was_not_is_forgotten() {
         let mut map = map(20 * ENTRY_BYTES);
         let section: Arc<str> = "s".into();
+        let often: Key = "often".into();
+        map.set(&section, &often, Some(-1), 0);
         for n in 0..1000 {
-            map.set(&section, &n.to_string().into(), Some(n), 0);
-            map.set(&section, &"often".into(), Some(n), 0);
-            assert_eq!(map.get("s", "often"), Some(&n));
-            assert_eq!(map.get("s", &n.to_string()), Some(&n), "just set");
+            let key: Key = n.to_string().into();
+            map.set(&section, &key, Some(n), 0);
+            *map.get_mut(&section, &often).unwrap() = n;
+            assert_eq!(map.get_mut(&section, &key), Some(&mut n.clone()), "just set");
         }
+        assert_eq!(map.get_mut(&section, &often), Some(&mut 999));
         assert!(!map.holds("s", "0"));
         let held: usize = map.sections.iter().map(|(_, g)| g.young.len() + g.old.len()).sum();
-        assert!(held <= 22, "{held}");
+        assert!(held <= 24, "{held}");
+    }
+
+    #[test]
+    fn growth_in_place_counts() {
+        let mut map = map(20 * ENTRY_BYTES);
+        let section: Arc<str> = "s".into();
+        map.set(&section, &"a".into(), Some(1), 0);
+        map.grew(100 * ENTRY_BYTES);
+        map.set(&section, &"b".into(), Some(1), 0);
+        map.grew(100 * ENTRY_BYTES);
+        map.set(&section, &"c".into(), Some(1), 0);
+        assert!(!map.holds("s", "a") && map.holds("s", "b"));
     }
 }

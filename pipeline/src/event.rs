@@ -127,17 +127,23 @@ impl Batch {
         self.ack.join(later.ack);
     }
 
-    /// Splits off the events from `at` on. Each part holds a share of the ack; the state goes with the later
-    /// part, so that it is never durable before all of the batch is.
+    /// The batch in pieces of `size` events, the last one with what is left, if only an empty list. Each piece holds a
+    /// share of the ack; the state goes with the last, so that it is never durable before all of the batch is.
     #[must_use]
-    pub fn split_off(&mut self, at: usize) -> Self {
-        Self {
-            events: self.events.split_off(at),
-            ack: self.ack.share(),
-            time: self.time,
-            after_loss: false,
-            state: std::mem::take(&mut self.state),
+    pub fn into_pieces(mut self, size: usize) -> Vec<Self> {
+        if self.events.len() < size {
+            return vec![self];
         }
+        let mut events = std::mem::take(&mut self.events).into_iter();
+        let mut pieces = Vec::with_capacity(events.len() / size + 1);
+        while events.len() >= size {
+            pieces.push(self.with_events(events.by_ref().take(size).collect()));
+            // Only the first piece comes right after the loss.
+            self.after_loss = false;
+        }
+        self.events = events.collect();
+        pieces.push(self);
+        pieces
     }
 
     /// A copy for another output, with a share of the ack. State stays with the original: a stateful chain ends

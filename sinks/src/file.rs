@@ -176,12 +176,10 @@ fn push_line(event: &Event, out: &mut Vec<u8>) -> bool {
 
 /// Appends JSON text. Line breaks between its tokens become spaces; inside strings JSON has none.
 fn push_one_line(json: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(json);
-    for byte in &mut out[start..] {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
+    if memchr::memchr2(b'\n', b'\r', json).is_none() {
+        out.extend_from_slice(json);
+    } else {
+        out.extend(json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
     }
 }
 
