@@ -17,8 +17,8 @@
 //!
 //! | input | pipeline | naive | ratio |
 //! | --- | --- | --- | --- |
-//! | the year: 983,808 changes, 426 bytes a line | 273,000 events/s | 60,900 events/s | 4.5 |
-//! | the week, repeated to 997,248 changes | 304,000 events/s | 66,000 events/s | 4.6 |
+//! | the year: 983,808 changes, 426 bytes a line | 357,000 events/s | 67,300 events/s | 5.3 |
+//! | the week, repeated to 997,248 changes | 287,000 events/s | 64,800 events/s | 4.4 |
 //!
 //! Run: `make bench`, or `YEAR=production-units-2016-15min.csv.gz make bench`.
 

@@ -47,7 +47,7 @@ impl Place {
 
     async fn with(store: Arc<dyn Store>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        open(&folder, SqliteConfig::default()).create_schema().await.unwrap();
+        open(&folder, &SqliteConfig::default()).create_schema().await.unwrap();
         let data_dir = format!("data_dir={}", folder.path().display());
         let rig = Rig::new(store, &[&data_dir], |registry| {
             smartpulse_clients::register(registry);
@@ -96,7 +96,7 @@ impl Place {
     async fn clean(&self, tables: &[&str]) {
         let captured_tables = tables.iter().map(|table| (*table).to_owned()).collect();
         let config = SqliteConfig { log_rows_max: 1, captured_tables, ..SqliteConfig::default() };
-        open(&self.folder, config).clean().await.unwrap();
+        open(&self.folder, &config).clean().await.unwrap();
     }
 
     /// Waits until a table's stream has committed everything that the database has logged of it.
@@ -160,8 +160,8 @@ impl Place {
     }
 }
 
-fn open(folder: &TempDir, config: SqliteConfig) -> SqliteDatabase {
-    SqliteDatabase::open("writer", &config, folder.path(), &prometheus::Registry::new()).unwrap()
+fn open(folder: &TempDir, config: &SqliteConfig) -> SqliteDatabase {
+    SqliteDatabase::open("writer", config, folder.path(), &prometheus::Registry::new()).unwrap()
 }
 
 /// The number that a key was made from.

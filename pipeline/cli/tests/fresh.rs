@@ -43,6 +43,38 @@ fn an_update_by_another_program_is_answered_from_memory_with_the_next_version() 
 }
 
 #[test]
+fn the_metrics_have_the_names_that_dashboards_know() {
+    let folder = tempfile::tempdir().unwrap();
+    load_week(folder.path());
+    let instance = start(folder.path());
+    instance.forecast(&an_id(folder.path()));
+    let text = instance.get("/metrics").unwrap().body;
+    for name in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_working_set_bytes",
+        "http_requests_total{method=\"GET\",status=\"200\"}",
+        "http_request_duration_seconds_count{method=\"GET\",path=\"/api/forecasts/{id}\"}",
+        "database_query_duration_seconds_count",
+        "cache_hits_total{level=\"L1\"}",
+        "cache_misses_total{level=\"L1\"}",
+        "pulsar_messages_published_total{bus=\"bus\"}",
+        "pulsar_messages_consumed_total{bus=\"bus\"}",
+        "component_events_in_total",
+        "component_events_out_total",
+        "component_events_dropped_total",
+        "component_retries_total",
+        "component_dead_letters_total",
+        "component_batch_events_count",
+        "component_latency_seconds_count",
+        "component_queue_batches",
+        "component_lag_seconds",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is missing in\n{text}");
+    }
+}
+
+#[test]
 fn a_delete_and_a_re_creation_by_another_program_are_seen_and_versions_go_on() {
     let folder = tempfile::tempdir().unwrap();
     load_week(folder.path());

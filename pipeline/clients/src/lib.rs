@@ -8,6 +8,7 @@
 pub mod bus;
 pub mod database;
 pub mod embedded;
+pub mod metered;
 pub mod metrics;
 pub mod pubsub;
 pub mod resources;

@@ -6,6 +6,7 @@ use crate::embedded::{
     BusConfig, DataFolder, EmbeddedBus, EmbeddedPubSub, PubSubConfig, SqliteConfig, SqliteDatabase, StateConfig,
     StateFile,
 };
+use crate::metered::MeteredBus;
 use crate::pubsub::SharedPubSub;
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -79,6 +80,7 @@ impl ResourceConfig for EmbeddedBusConfig {
     async fn build(&self, cx: &ResourceContext<'_>) -> Result<Built> {
         let file: StateFile = cx.resources.get(&self.state).await?;
         let bus: SharedBus = Arc::new(EmbeddedBus::open(file, &self.bus));
+        let bus: SharedBus = Arc::new(MeteredBus::new(bus, cx.name, cx.registry)?);
         Ok(Arc::new(bus))
     }
 }
