@@ -146,7 +146,10 @@ fn a_second_signal_aborts_with_exit_code_130() {
     let mut command = place.command();
     command.arg("run").arg(pipeline("diff-file.yaml")).env("INPUT", "in.ndjson").env("OUTPUT", "out.ndjson");
     let mut live = Live::start(&mut command);
-    wait_until("the data folder, which is opened after signals are heard", || place.path("data").exists());
+    // Something came out, so there is something on its way, and signals have long been heard.
+    let mut out = held.try_clone().unwrap();
+    let first = std::thread::spawn(move || std::io::Read::read_exact(&mut out, &mut [0]));
+    wait_until("output", || first.is_finished() || !live.running());
     wait_until("the end, after two signals at least", || {
         live.signal("INT");
         !live.running()
