@@ -13,9 +13,11 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use crate::ledger::SharedLedger;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::{Key, Operation, Position, Timestamp};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How changes are captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +38,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The captured modes that are enabled on it.
     pub capture: Vec<CaptureMode>,
+    /// True when whatever removes a row leaves a tombstone. Of another table, capture itself remembers which keys there
+    /// are, so that a repeated snapshot can tell of those that vanished.
+    pub tombstones: bool,
 }
 
 /// A column as the catalogue knows it.
@@ -113,6 +118,68 @@ pub enum Poll {
     Changes(ChangePage),
     /// Clean-up has passed the position: what happened since can only be had by a new snapshot.
     PositionLost(String),
+    /// Everything that was captured of the table in its old shape was given; from here on it has another one.
+    SchemaChanged(SchemaChange),
+}
+
+/// A captured table has another shape from here on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaChange {
+    /// What changed, for a person.
+    pub reason: String,
+    /// Where capture goes on in the new shape. The position that was polled stays good for asking again.
+    pub next: Position,
+}
+
+/// How a table's capture is doing, as the database itself sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureHealth {
+    /// Why the database records no changes at present (a stopped capture job, say), although nothing says that there
+    /// are none.
+    pub stopped: Option<String>,
+    /// How long until clean-up passes the position; nothing when it never does.
+    pub runway: Option<Duration>,
+}
+
+/// What `smartpulse plan` says of a table's capture. Nothing was written to find it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CapturePlan {
+    /// The table.
+    pub table: String,
+    /// What kind of database answers, with its version.
+    pub server: String,
+    /// Each mode that the database knows.
+    pub modes: Vec<ModePlan>,
+    /// What else one should know of the table.
+    pub notes: Vec<String>,
+}
+
+/// One mode of a table's capture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModePlan {
+    /// Which.
+    pub mode: CaptureMode,
+    /// Whether it is enabled.
+    pub enabled: bool,
+    /// How old a change is when it can be seen at the earliest, and why.
+    pub latency_floor: String,
+    /// How long changes are kept.
+    pub retention: Option<Duration>,
+    /// What the mode does not tell.
+    pub loses: String,
+    /// Rights that the login lacks.
+    pub missing_rights: Vec<String>,
+    /// The statements that somebody with the rights must run, in order; none when everything is as it should be.
+    pub statements: Vec<String>,
+}
+
+/// What became of rows that were inserted where absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Inserted {
+    /// Rows that are new.
+    pub inserted: usize,
+    /// Rows whose `Id` was there already, which changed nothing.
+    pub present: usize,
 }
 
 /// What to list of the forecasts; newest `forecastDate` first, then by id.
@@ -199,10 +266,24 @@ pub trait Database: Send + Sync {
     fn idle_poll_is_free(&self) -> bool {
         false
     }
-    /// The tombstones of a table's section by ascending key, starting after `after`, at most `limit`: what a
+    /// How often capture polls while changes come, where the YAML does not say.
+    fn poll_interval(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+    /// How the capture of a table is doing for someone at this position. Asked every few seconds.
+    async fn capture_health(&self, table: &str, mode: CaptureMode, position: &Position) -> Result<CaptureHealth>;
+    /// What a table's capture needs and gives. Writes nothing.
+    async fn capture_plan(&self, table: &str) -> Result<CapturePlan>;
+    /// Where capture keeps its place when several instances may capture: beside the data. Nothing where the state
+    /// file of the one instance does.
+    fn ledger(&self) -> Option<SharedLedger> {
+        None
+    }
+    /// The tombstones of a table's section by ascending key in the database's own order, starting after `after`, at most `limit`: what a
     /// repeated snapshot needs to tell of rows that vanished unseen.
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>>;
-    /// Rows by ascending key, starting after `after`, at most `limit`; fewer than `limit` means the end.
+    /// Rows by ascending key in the database's own order, starting after `after`, at most `limit`; fewer than `limit`
+    /// means the end.
     async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>>;
 
     /// The rows of `keys` that exist, in no particular order.
@@ -212,6 +293,11 @@ pub trait Database: Send + Sync {
     /// Writes, in order, in one transaction: all or nothing is committed when it fails, and each outcome is
     /// given when it succeeds (a `NotFound` among them changes nothing and stops nothing).
     async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>>;
+    /// Inserts rows whose `Id` is absent, in one transaction and in bulk where the database can: all or nothing. Of
+    /// rows with one `Id` the first counts. The table needs no `VersionId`.
+    ///
+    /// Rejected when a row can never be inserted: then the caller finds out which by giving them one by one.
+    async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted>;
 }
 
 /// A shared database resource.

@@ -8,6 +8,7 @@
 pub mod bus;
 pub mod database;
 pub mod embedded;
+pub mod ledger;
 pub mod metered;
 pub mod metrics;
 pub mod pubsub;

@@ -18,7 +18,9 @@ use super::connection::{Failure, Opener, Pool, Synchronous};
 use super::migrate;
 use super::rows::{Catalogue, TableInfo};
 use super::statements::{self, list, read_row, write_one};
-use crate::database::{CaptureMode, Database, ForecastQuery, Page, Poll, Row, Table, Tombstone, Write, Written};
+use crate::database::{
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone, Write, Written,
+};
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
 use prometheus::Registry;
@@ -283,6 +285,18 @@ impl Database for SqliteDatabase {
     async fn list_forecasts(&self, query: &ForecastQuery) -> Result<Page> {
         let query = query.clone();
         self.read("list", "Forecasts", move |connection, info| list(connection, info, &query)).await
+    }
+
+    async fn capture_health(&self, _table: &str, _mode: CaptureMode, _position: &Position) -> Result<CaptureHealth> {
+        Ok(CaptureHealth { stopped: None, runway: None })
+    }
+
+    async fn capture_plan(&self, _table: &str) -> Result<CapturePlan> {
+        Err(Error::fatal("not yet"))
+    }
+
+    async fn insert_absent(&self, _table: &str, _rows: &[serde_json::Map<String, serde_json::Value>]) -> Result<Inserted> {
+        Err(Error::fatal("not yet"))
     }
 
     async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>> {

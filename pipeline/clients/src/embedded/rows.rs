@@ -140,7 +140,7 @@ impl TableInfo {
             kinds: columns.iter().map(|c| Kind::of(&c.declared_type)).collect(),
             prefixes: columns.iter().enumerate().map(|(i, c)| prefix(i, &c.member)).collect(),
             variance,
-            table: Table { name: name.to_owned(), columns, capture },
+            table: Table { name: name.to_owned(), columns, capture, tombstones: true },
         })
     }
 

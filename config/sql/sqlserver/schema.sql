@@ -1,0 +1,131 @@
+-- The database on SQL Server 2017 and later, and on Azure SQL. Safe to run again: only what is missing is made.
+-- `smartpulse` runs these files itself where its login may (GO separates batches); `smartpulse plan` prints them for
+-- somebody who may.
+--
+-- Order: schema.sql, database.sql, then versions.sql and capture.sql for each captured table, procedures.sql.
+
+IF OBJECT_ID(N'dbo.Forecasts', N'U') IS NULL
+CREATE TABLE dbo.Forecasts (
+    Id                uniqueidentifier NOT NULL CONSTRAINT PK_Forecasts PRIMARY KEY,
+    CompanyId         uniqueidentifier NOT NULL,
+    ProductionUnitId  uniqueidentifier NOT NULL,
+    ForecastDate      datetime2(3)     NOT NULL,
+    Demand            float            NOT NULL,
+    Supply            float            NULL,
+    ConfidenceLevel   float            NOT NULL CONSTRAINT DF_Forecasts_ConfidenceLevel DEFAULT 1.0,
+    Status            nvarchar(32)     NOT NULL CONSTRAINT DF_Forecasts_Status DEFAULT N'Draft',
+    CreatedAt         datetime2(3)     NOT NULL CONSTRAINT DF_Forecasts_CreatedAt DEFAULT SYSUTCDATETIME(),
+    UpdatedAt         datetime2(3)     NOT NULL CONSTRAINT DF_Forecasts_UpdatedAt DEFAULT SYSUTCDATETIME(),
+    UpdatedBy         uniqueidentifier NULL,
+    UpdatedVia        nvarchar(64)     NULL,
+    VersionId         bigint           NOT NULL CONSTRAINT DF_Forecasts_VersionId DEFAULT 1,
+    CONSTRAINT CK_Forecasts_Status CHECK (LEN(Status) >= 1),
+    CONSTRAINT CK_Forecasts_VersionId CHECK (VersionId >= 1)
+);
+GO
+-- The list query: newest ForecastDate first, then by Id.
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Forecasts') AND name = N'IX_Forecasts_Company')
+    CREATE INDEX IX_Forecasts_Company ON dbo.Forecasts (CompanyId, ForecastDate DESC, Id);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Forecasts') AND name = N'IX_Forecasts_Unit')
+    CREATE INDEX IX_Forecasts_Unit ON dbo.Forecasts (ProductionUnitId, ForecastDate DESC, Id);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Forecasts') AND name = N'IX_Forecasts_Date')
+    CREATE INDEX IX_Forecasts_Date ON dbo.Forecasts (ForecastDate DESC, Id);
+GO
+IF OBJECT_ID(N'dbo.ProductionUnits', N'U') IS NULL
+CREATE TABLE dbo.ProductionUnits (
+    Id          uniqueidentifier NOT NULL CONSTRAINT PK_ProductionUnits PRIMARY KEY,
+    CompanyId   uniqueidentifier NOT NULL,
+    ProviderId  uniqueidentifier NOT NULL,
+    Name        nvarchar(200)    NOT NULL,
+    Kind        nvarchar(64)     NOT NULL,
+    CapacityMw  float            NOT NULL,
+    VersionId   bigint           NOT NULL CONSTRAINT DF_ProductionUnits_VersionId DEFAULT 1,
+    CONSTRAINT CK_ProductionUnits_VersionId CHECK (VersionId >= 1)
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.ProductionUnits') AND name = N'IX_ProductionUnits_Company')
+    CREATE INDEX IX_ProductionUnits_Company ON dbo.ProductionUnits (CompanyId, Id);
+GO
+-- The last version of what was deleted, plus one. A row stays when its entity is created again.
+IF OBJECT_ID(N'dbo.Tombstones', N'U') IS NULL
+CREATE TABLE dbo.Tombstones (
+    Section    nvarchar(64)     NOT NULL,
+    Id         uniqueidentifier NOT NULL,
+    VersionId  bigint           NOT NULL,
+    DeletedAt  datetime2(3)     NOT NULL,
+    CONSTRAINT PK_Tombstones PRIMARY KEY (Section, Id)
+);
+GO
+IF OBJECT_ID(N'dbo.SysUser', N'U') IS NULL
+CREATE TABLE dbo.SysUser (
+    Id           uniqueidentifier NOT NULL CONSTRAINT PK_SysUser PRIMARY KEY,
+    CompanyId    uniqueidentifier NOT NULL,
+    Email        nvarchar(320)    NOT NULL,
+    DisplayName  nvarchar(200)    NOT NULL,
+    Role         nvarchar(32)     NOT NULL
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.SysUser') AND name = N'IX_SysUser_Company')
+    CREATE INDEX IX_SysUser_Company ON dbo.SysUser (CompanyId, Id);
+GO
+-- IntegrationType: 0 Web Push, 1 FCM.
+IF OBJECT_ID(N'dbo.SysUserDeviceInfo', N'U') IS NULL
+CREATE TABLE dbo.SysUserDeviceInfo (
+    Id                uniqueidentifier NOT NULL CONSTRAINT PK_SysUserDeviceInfo PRIMARY KEY,
+    UserId            uniqueidentifier NOT NULL,
+    IntegrationType   int              NOT NULL,
+    Token             nvarchar(4000)   NULL,
+    SubscriptionJson  nvarchar(max)    NULL,
+    OSVersion         nvarchar(64)     NULL,
+    CONSTRAINT CK_SysUserDeviceInfo_IntegrationType CHECK (IntegrationType IN (0, 1))
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.SysUserDeviceInfo') AND name = N'IX_SysUserDeviceInfo_User')
+    CREATE INDEX IX_SysUserDeviceInfo_User ON dbo.SysUserDeviceInfo (UserId);
+GO
+IF OBJECT_ID(N'dbo.Notifications', N'U') IS NULL
+CREATE TABLE dbo.Notifications (
+    Id         uniqueidentifier NOT NULL CONSTRAINT PK_Notifications PRIMARY KEY,
+    UserId     uniqueidentifier NOT NULL,
+    Title      nvarchar(200)    NOT NULL,
+    Body       nvarchar(4000)   NOT NULL,
+    Type       nvarchar(64)     NOT NULL,
+    ReadAt     datetime2(3)     NULL,
+    CreatedAt  datetime2(3)     NOT NULL CONSTRAINT DF_Notifications_CreatedAt DEFAULT SYSUTCDATETIME()
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Notifications') AND name = N'IX_Notifications_User')
+    CREATE INDEX IX_Notifications_User ON dbo.Notifications (UserId, CreatedAt DESC, Id);
+GO
+IF OBJECT_ID(N'dbo.NheaMailQueue', N'U') IS NULL
+CREATE TABLE dbo.NheaMailQueue (
+    Id           uniqueidentifier NOT NULL CONSTRAINT PK_NheaMailQueue PRIMARY KEY,
+    ToAddress    nvarchar(320)    NOT NULL,
+    Subject      nvarchar(998)    NOT NULL,
+    BodyHtml     nvarchar(max)    NULL,
+    BodyText     nvarchar(max)    NULL,
+    Attachments  nvarchar(max)    NULL,
+    Status       nvarchar(32)     NOT NULL CONSTRAINT DF_NheaMailQueue_Status DEFAULT N'Queued',
+    Attempts     int              NOT NULL CONSTRAINT DF_NheaMailQueue_Attempts DEFAULT 0,
+    LastError    nvarchar(4000)   NULL,
+    CreatedAt    datetime2(3)     NOT NULL CONSTRAINT DF_NheaMailQueue_CreatedAt DEFAULT SYSUTCDATETIME(),
+    SentAt       datetime2(3)     NULL
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NheaMailQueue') AND name = N'IX_NheaMailQueue_Status')
+    CREATE INDEX IX_NheaMailQueue_Status ON dbo.NheaMailQueue (Status, CreatedAt, Id);
+GO
+-- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that
+-- it was captured under.
+IF OBJECT_ID(N'dbo.SmartPulseCapture', N'U') IS NULL
+CREATE TABLE dbo.SmartPulseCapture (
+    Id               nvarchar(400)  NOT NULL CONSTRAINT PK_SmartPulseCapture PRIMARY KEY,
+    Epoch            bigint         NOT NULL,
+    Holder           nvarchar(200)  NULL,
+    LeaseUntil       datetime2(3)   NOT NULL,
+    Position         varbinary(4000) NULL,
+    SnapshotRequest  nvarchar(64)   NULL,
+    UpdatedAt        datetime2(3)   NOT NULL
+);

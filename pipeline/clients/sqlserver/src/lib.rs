@@ -1,0 +1,3 @@
+//! SQL Server as a database resource, through `tiberius`.
+
+#![warn(missing_docs)]
