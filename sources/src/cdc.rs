@@ -365,6 +365,9 @@ impl CdcSource {
                 }
                 Ok(Streamed::Changes(events, Text::of(&found.next), found.more))
             }
+            Poll::SchemaChanged(change) => {
+                Err(Error::unavailable(format!("table {name} has changed: {}", change.reason)))
+            }
             Poll::PositionLost(reason) => {
                 tracing::error!(
                     table = name,

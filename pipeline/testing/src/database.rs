@@ -103,6 +103,7 @@ async fn page(database: &SharedDatabase, mode: CaptureMode, after: &Position, li
     match within("a poll", database.changes(TABLE, mode, after, limit)).await.unwrap() {
         Poll::Changes(page) => page,
         Poll::PositionLost(why) => panic!("the position is lost: {why}"),
+        Poll::SchemaChanged(change) => panic!("the shape has changed: {}", change.reason),
     }
 }
 

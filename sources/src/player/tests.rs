@@ -1,7 +1,11 @@
 //! The player over an embedded database.
 
 use super::*;
-use smartpulse_clients::database::{CaptureMode, Change, ChangePage, ForecastQuery, Page, Poll, Row, Table, Tombstone};
+use serde_json::{Map, Value};
+use smartpulse_clients::database::{
+    CaptureHealth, CaptureMode, CapturePlan, Change, ChangePage, ForecastQuery, Inserted, Page, Poll, Row, Table,
+    Tombstone,
+};
 use smartpulse_clients::embedded::{MemoryStore, SqliteConfig, SqliteDatabase};
 use smartpulse_config::{Diagnostics, LoadOptions, PipelineSpec, Settings, SourceText};
 use smartpulse_pipeline::Position;
@@ -84,6 +88,15 @@ impl Database for Failing {
     }
     async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll> {
         self.inner.changes(table, mode, after, limit).await
+    }
+    async fn capture_health(&self, table: &str, mode: CaptureMode, position: &Position) -> Result<CaptureHealth> {
+        self.inner.capture_health(table, mode, position).await
+    }
+    async fn capture_plan(&self, table: &str) -> Result<CapturePlan> {
+        self.inner.capture_plan(table).await
+    }
+    async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted> {
+        self.inner.insert_absent(table, rows).await
     }
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {
         self.inner.tombstones(table, after, limit).await

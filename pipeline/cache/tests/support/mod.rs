@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use smartpulse_clients::database::{
-    CaptureMode, Database, ForecastQuery, Page, Poll, Row, SharedDatabase, Table, Tombstone, Write, Written,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, SharedDatabase, Table,
+    Tombstone, Write, Written,
 };
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Key, Position};
@@ -228,7 +229,7 @@ impl Database for MemoryDatabase {
     }
 
     async fn table(&self, name: &str) -> Result<Table> {
-        Ok(Table { name: name.to_owned(), columns: Vec::new(), capture: Vec::new() })
+        Ok(Table { name: name.to_owned(), columns: Vec::new(), capture: Vec::new(), tombstones: true })
     }
 
     async fn head(&self, _: &str, _: CaptureMode) -> Result<Position> {
@@ -237,6 +238,18 @@ impl Database for MemoryDatabase {
 
     async fn changes(&self, _: &str, _: CaptureMode, _: &Position, _: usize) -> Result<Poll> {
         Err(Error::fatal("the double captures nothing"))
+    }
+
+    async fn capture_health(&self, _: &str, _: CaptureMode, _: &Position) -> Result<CaptureHealth> {
+        Err(Error::fatal("the double captures nothing"))
+    }
+
+    async fn capture_plan(&self, _: &str) -> Result<CapturePlan> {
+        Err(Error::fatal("the double captures nothing"))
+    }
+
+    async fn insert_absent(&self, _: &str, _: &[Map<String, Value>]) -> Result<Inserted> {
+        Err(Error::fatal("the double inserts nothing in bulk"))
     }
 
     async fn tombstones(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Tombstone>> {
