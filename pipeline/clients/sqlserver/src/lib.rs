@@ -1,3 +1,22 @@
-//! SQL Server as a database resource, through `tiberius`.
+//! SQL Server as a database resource, through `tiberius`: the same contract as the embedded database.
+//!
+//! - [`config`]: what the settings say. [`resources`]: the resource type `sqlserver`.
+//! - [`connection`], [`pool`], [`errors`]: sessions, how many, and what is done when one fails.
+//! - [`catalogue`], [`rows`]: tables as the server knows them; rows to documents, JSON to parameters.
+//! - [`statements`]: all T-SQL that is sent.
+//! - [`database`]: the resource itself, with its parts `read`, `write`, `bulk` and `schema`.
+//!
+//! Invariants: values are always parameters; names come from the catalogue and are quoted; a connection is
+//! used again only after the call on it has succeeded as a whole; nothing newer than SQL Server 2017 is sent.
 
 #![warn(missing_docs)]
+
+pub mod catalogue;
+pub mod config;
+pub mod connection;
+pub mod database;
+pub mod errors;
+pub mod pool;
+pub mod resources;
+pub mod rows;
+pub mod statements;
