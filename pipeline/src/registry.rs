@@ -487,6 +487,12 @@ impl Resources {
             .ok_or_else(|| Error::fatal(format!("resource `{name}` is not of the kind that is needed here")))
     }
 
+    /// Where metrics are registered, for what the runtime's own cannot say.
+    #[must_use]
+    pub fn registry(&self) -> &prometheus::Registry {
+        &self.registry
+    }
+
     /// The names of the resources that are connected.
     #[must_use]
     pub fn connected(&self) -> Vec<&str> {

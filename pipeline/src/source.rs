@@ -39,6 +39,14 @@ pub trait Committer: Send {
     /// # Errors
     /// When they could not be made durable now; the runtime tries again.
     async fn commit(&mut self, positions: &[Position]) -> Result<()>;
+
+    /// Called once after the last commit: makes durable what was held back, and lets go of what the source held.
+    ///
+    /// # Errors
+    /// When something could not be made durable: it comes again after the restart.
+    async fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What `build` makes of a source's configuration.

@@ -140,6 +140,9 @@ pub trait Store: Send + Sync {
     /// Stores states in one transaction; an entry with a version below the stored one changes nothing. One of the
     /// same version replaces it: a resync has another document.
     async fn commit_state(&self, chain: &str, entries: &[KeyState]) -> Result<()>;
+    /// The states of `chain` by ascending key (as bytes), starting after `after`, at most `limit`; fewer than `limit` means
+    /// the end.
+    async fn state_page(&self, chain: &str, after: Option<&str>, limit: usize) -> Result<Vec<KeyState>>;
     /// Forgets the state of `chain`.
     async fn reset_state(&self, chain: &str) -> Result<()>;
 

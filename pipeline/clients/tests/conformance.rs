@@ -8,10 +8,12 @@ use smartpulse_clients::embedded::{
     BusConfig, DataFolder, EmbeddedBus, EmbeddedPubSub, MemoryStore, PubSubConfig, SqliteConfig, SqliteDatabase,
     SqliteStore, StateConfig, StateFile,
 };
+use smartpulse_clients::ledger::{SharedLedger, StoreLedger};
 use smartpulse_clients::pubsub::SharedPubSub;
 use smartpulse_pipeline::state::Store;
 use smartpulse_testing::{
-    BusFixture, DatabaseFixture, PubSubFixture, StoreFixture, bus_suite, database_suite, pubsub_suite, store_suite,
+    BusFixture, DatabaseFixture, LedgerFixture, PubSubFixture, StoreFixture, bus_suite, database_suite, ledger_suite,
+    pubsub_suite, store_suite,
 };
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -102,6 +104,22 @@ impl StoreFixture for Memory {
 #[tokio::test]
 async fn the_store_in_memory_conforms() {
     store_suite(|| Memory(Arc::new(MemoryStore::new()))).await;
+}
+
+#[async_trait]
+impl LedgerFixture for Folder {
+    async fn open(&self) -> SharedLedger {
+        Arc::new(StoreLedger::new(StoreFixture::open(self).await))
+    }
+
+    fn shared(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn the_ledger_in_a_store_conforms() {
+    ledger_suite(Folder::new).await;
 }
 
 #[tokio::test]

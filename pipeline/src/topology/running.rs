@@ -201,5 +201,5 @@ async fn commit(mut committer: Box<dyn Committer>, mut receiver: mpsc::Receiver<
             patience.after(error).await?;
         }
     }
-    Ok(())
+    committer.close().await
 }

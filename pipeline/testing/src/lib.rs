@@ -13,12 +13,14 @@ use std::time::Duration;
 
 mod bus;
 mod database;
+mod ledger;
 mod probe;
 mod pubsub;
 mod store;
 
 pub use bus::{BusFixture, bus_suite};
 pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, uuid};
+pub use ledger::{LedgerFixture, ledger_suite};
 pub use probe::{Graph, Probe, Rig, SharedProbe, event};
 pub use pubsub::{PubSubFixture, pubsub_suite};
 pub use store::{StoreFixture, dead_letter, store_suite};

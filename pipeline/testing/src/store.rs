@@ -26,6 +26,7 @@ pub async fn store_suite<F: StoreFixture>(make: impl Fn() -> F) {
         make,
         positions_are_replaced_listed_and_reset_with_what_is_below,
         state_is_per_chain_and_never_goes_back,
+        state_is_given_in_pages_by_key,
         a_dead_letter_is_kept_once_and_whole,
         a_replay_is_asked_for_and_withdrawn_by_another_failure,
         dead_letters_are_listed_newest_first,
@@ -88,6 +89,21 @@ async fn state_is_per_chain_and_never_goes_back(fixture: impl StoreFixture) {
     store.reset_state("c1").await.unwrap();
     assert_eq!(store.load_state("c1", &keys[..1]).await.unwrap(), [None]);
     assert_eq!(store.load_state("c2", &keys[..1]).await.unwrap(), [Some(state("a", 9, Some("{9}")))]);
+}
+
+async fn state_is_given_in_pages_by_key(fixture: impl StoreFixture) {
+    let store = fixture.open().await;
+    assert_eq!(store.state_page("c1", None, 10).await.unwrap(), []);
+    // Capitals sort before small letters, and both before what is not ASCII. An empty document is one.
+    let all = [state("A", 3, Some("")), state("a", 1, Some("{1}")), state("a/b", 2, None), state("\u{e4}", 4, None)];
+    let mut mixed = all.to_vec();
+    mixed.reverse();
+    store.commit_state("c1", &mixed).await.unwrap();
+    store.commit_state("c2", &[state("a", 9, None)]).await.unwrap();
+    assert_eq!(store.state_page("c1", None, 10).await.unwrap(), all);
+    assert_eq!(store.state_page("c1", None, 3).await.unwrap(), all[..3]);
+    assert_eq!(store.state_page("c1", Some("a"), 1).await.unwrap(), all[2..3]);
+    assert_eq!(store.state_page("c1", Some("\u{e4}"), 10).await.unwrap(), []);
 }
 
 async fn a_dead_letter_is_kept_once_and_whole(fixture: impl StoreFixture) {

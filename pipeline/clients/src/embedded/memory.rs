@@ -93,6 +93,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn state_page(&self, chain: &str, after: Option<&str>, limit: usize) -> Result<Vec<KeyState>> {
+        let state = self.state();
+        let Some(chain) = state.chains.get(chain) else { return Ok(Vec::new()) };
+        let mut page: Vec<&KeyState> =
+            chain.values().filter(|kept| after.is_none_or(|after| &*kept.key > after)).collect();
+        page.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(page.into_iter().take(limit).cloned().collect())
+    }
+
     async fn reset_state(&self, chain: &str) -> Result<()> {
         self.state().chains.remove(chain);
         Ok(())

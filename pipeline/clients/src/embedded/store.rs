@@ -157,6 +157,25 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn state_page(&self, chain: &str, after: Option<&str>, limit: usize) -> Result<Vec<KeyState>> {
+        let (chain, after) = (chain.to_owned(), after.map(str::to_owned));
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read("read a page of keyed state", move |transaction| {
+            let Some(chain) = chain_id(transaction, &chain)? else { return Ok(Vec::new()) };
+            let mut statement = transaction.prepare_cached(
+                "SELECT key, version, document FROM key_states
+                 WHERE chain = ?1 AND (?2 IS NULL OR key > ?2) ORDER BY key LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![chain, after, limit], |row| {
+                let key: String = row.get(0)?;
+                let document: Option<Vec<u8>> = row.get(2)?;
+                Ok(KeyState { key: key.into(), version: row.get(1)?, document: document.map(Bytes::from) })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     async fn reset_state(&self, chain: &str) -> Result<()> {
         let chain = chain.to_owned();
         self.write("reset keyed state", move |transaction| {
