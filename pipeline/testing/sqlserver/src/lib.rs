@@ -8,5 +8,8 @@
 
 #![warn(missing_docs)]
 
+pub mod faults;
+pub mod server;
 pub mod session;
+pub mod tds;
 pub mod value;
