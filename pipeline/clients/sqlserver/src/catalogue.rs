@@ -94,6 +94,8 @@ pub struct ColumnInfo {
     pub id: i32,
     /// The collation of a character column.
     pub collation: Option<String>,
+    /// How many characters a text may have at most, where there is a limit.
+    pub length: Option<usize>,
 }
 
 impl ColumnInfo {
@@ -116,7 +118,17 @@ impl ColumnInfo {
             nullable: true,
             id: 0,
             collation: None,
+            length: match type_name {
+                "nchar" | "nvarchar" => usize::try_from(max_length / 2).ok().filter(|_| max_length >= 0),
+                "char" | "varchar" => usize::try_from(max_length).ok(),
+                _ => None,
+            },
         }
+    }
+
+    /// Whether it is the same column of the same table.
+    pub(crate) fn id_is(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || self.name == other.name
     }
 
     /// A parameter's name as an expression of this column's type, so that a comparison uses the column's index and
@@ -128,6 +140,26 @@ impl ColumnInfo {
             Kind::Uuid | Kind::Integer | Kind::Float | Kind::Bit | Kind::Time => parameter.to_owned(),
             Kind::Text if self.sql_type.starts_with('n') => parameter.to_owned(),
             _ => format!("CAST({parameter} AS {})", self.sql_type),
+        }
+    }
+
+    /// An expression of the type [`Self::holder`] as a value to store in this column. A text becomes a `decimal` or `xml` only
+    /// when told to.
+    #[must_use]
+    pub fn stored(&self, expression: &str) -> String {
+        match self.kind {
+            Kind::Decimal | Kind::Date | Kind::Clock | Kind::Xml => format!("CAST({expression} AS {})", self.sql_type),
+            _ => expression.to_owned(),
+        }
+    }
+
+    /// How a staging column of this type is declared to compare as the column does: temporary tables have the collation of
+    /// tempdb.
+    #[must_use]
+    pub fn collate(&self) -> String {
+        match &self.collation {
+            Some(collation) if self.kind == Kind::Text => format!(" COLLATE {collation}"),
+            _ => String::new(),
         }
     }
 

@@ -134,7 +134,7 @@ impl SqlServerConfig {
     fn tds(&self) -> Result<Connect, Problem> {
         let mut tds = match &self.connection_string {
             Some(text) => from_ado(text.expose())?,
-            None => self.from_fields(),
+            None => self.tds_of_fields(),
         };
         let bypassed = self.connection_string.as_ref().is_some_and(|text| ado_trusts(text.expose()));
         match &self.ca_file {
@@ -176,7 +176,7 @@ impl SqlServerConfig {
         })
     }
 
-    fn from_fields(&self) -> tiberius::Config {
+    fn tds_of_fields(&self) -> tiberius::Config {
         let mut tds = tiberius::Config::new();
         tds.host(self.host.as_deref().unwrap_or("localhost"));
         tds.port(self.port);

@@ -48,6 +48,17 @@ impl Param {
         Self(ColumnData::Binary(Some(Cow::Owned(bytes.into()))))
     }
 
+    /// Whether it is NULL.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        match &self.0 {
+            ColumnData::Guid(value) => value.is_none(),
+            ColumnData::String(value) => value.is_none(),
+            ColumnData::I64(value) => value.is_none(),
+            _ => false,
+        }
+    }
+
     /// A number of rows for TOP, OFFSET and FETCH, which take `bigint`.
     #[must_use]
     pub fn count(count: usize) -> Self {
@@ -181,7 +192,7 @@ impl Connection {
         }
         // Stays so when this future is dropped.
         self.clean = false;
-        match tokio::time::timeout(self.command_timeout, work(&mut self.client)).await {
+        match tokio::time::timeout(self.command_timeout, Box::pin(work(&mut self.client))).await {
             Ok(Ok(value)) => {
                 self.clean = true;
                 self.alive = Instant::now();

@@ -1,12 +1,32 @@
 //! The SQL Server database resource.
+//!
+//! Contract: that of [`Database`]. Versions and tombstones are kept by triggers (`config/sql/sqlserver/versions.sql`), so they
+//! hold whoever writes.
+//!
+//! What fails because another was in the way (deadlock, lock time-out, a connection that a restart took away) is tried three
+//! times in all, within 30 s: reads, and transactions of which nothing has remained. A write whose COMMIT was sent and
+//! not answered is in doubt: the error says so, and it is not tried again.
+//!
+//! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `tombstones`, `scan`, `get`, `list`, `write`,
+//! `insert_absent`, `health`, `plan`.
 
 use crate::catalogue::Catalogue;
 use crate::config::SqlServerConfig;
 use crate::pool::{Pool, Server};
+use crate::{bulk, read, retrying, schema, write};
+use async_trait::async_trait;
 use prometheus::Registry;
+use serde_json::{Map, Value};
+use smartpulse_clients::database::{
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone,
+    Write, Written,
+};
+use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_clients::metrics::DatabaseMetrics;
-use smartpulse_pipeline::error::Result;
+use smartpulse_pipeline::error::{Error, Result};
+use smartpulse_pipeline::{Key, Position};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 // For the parts in `capture`, `ledger` and `plan`, which the resource expects as:
 // - `capture::Capture::new(Arc<Context>)` with `async fn head(&self, table: &str, mode)`,
@@ -14,6 +34,10 @@ use std::sync::Arc;
 //   each giving a `smartpulse_pipeline::error::Result`;
 // - `plan::capture_plan(context: &Context, table: &str) -> Result<CapturePlan>`;
 // - `ledger::SqlServerLedger::new(Arc<Context>)`, a `Ledger`.
+
+/// How often capture polls while changes come: half of it is the least latency, and a poll of a quiet table costs the
+/// server about 0.1 ms.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the parts of the resource share.
 #[derive(Debug)]
@@ -44,5 +68,123 @@ impl Context {
             metrics: DatabaseMetrics::register(name, registry)?,
             config: config.clone(),
         }))
+    }
+
+    /// How long one statement may take.
+    #[must_use]
+    pub fn command_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.command_timeout_ms)
+    }
+}
+
+/// The running database resource.
+#[derive(Debug)]
+pub struct SqlServerDatabase {
+    cx: Arc<Context>,
+}
+
+impl SqlServerDatabase {
+    /// The resource named `name`. The first call connects.
+    ///
+    /// # Errors
+    /// Fatal when the settings contradict each other or the metrics are refused.
+    pub fn open(name: &str, config: &SqlServerConfig, registry: &Registry) -> Result<Self> {
+        Ok(Self { cx: Context::new(name, config, registry)? })
+    }
+
+    /// What its parts share.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context> {
+        &self.cx
+    }
+
+    /// What it has measured so far.
+    #[must_use]
+    pub fn metrics(&self) -> &DatabaseMetrics {
+        &self.cx.metrics
+    }
+
+    /// Counts a query, whatever became of it.
+    async fn measured<T>(&self, query: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let start = Instant::now();
+        let result = work.await;
+        self.cx.metrics.observe(query, start);
+        result
+    }
+}
+
+/// A call on a table with a pooled connection: what is known of the table is read again when it proves out of date.
+macro_rules! on_table {
+    ($self:ident, $query:literal, $table:expr, $connection:ident => $work:expr) => {
+        $self
+            .measured($query, async {
+                retrying!($self.cx.pool, $query, $connection => $work.await.map_err(|f| $self.cx.catalogue.learn($table, f)))
+            })
+            .await
+    };
+}
+
+#[async_trait]
+impl Database for SqlServerDatabase {
+    async fn ping(&self) -> Result<()> {
+        self.measured("ping", async { retrying!(self.cx.pool, "ping", c => read::ping(c).await) }).await
+    }
+
+    async fn create_schema(&self) -> Result<()> {
+        self.measured("schema", async { retrying!(self.cx.pool, "schema", c => schema::create(&self.cx, c).await) })
+            .await
+    }
+
+    async fn table(&self, name: &str) -> Result<Table> {
+        let info = on_table!(self, "table", name, c => self.cx.catalogue.get(c, name))?;
+        Ok(info.table.clone())
+    }
+
+    async fn head(&self, _table: &str, _mode: CaptureMode) -> Result<Position> {
+        Err(Error::fatal("not yet"))
+    }
+
+    async fn changes(&self, _table: &str, _mode: CaptureMode, _after: &Position, _limit: usize) -> Result<Poll> {
+        Err(Error::fatal("not yet"))
+    }
+
+    fn poll_interval(&self) -> Duration {
+        POLL_INTERVAL
+    }
+
+    async fn capture_health(&self, _table: &str, _mode: CaptureMode, _position: &Position) -> Result<CaptureHealth> {
+        Err(Error::fatal("not yet"))
+    }
+
+    async fn capture_plan(&self, _table: &str) -> Result<CapturePlan> {
+        Err(Error::fatal("not yet"))
+    }
+
+    fn ledger(&self) -> Option<SharedLedger> {
+        None
+    }
+
+    async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {
+        on_table!(self, "tombstones", table, c => read::tombstones(&self.cx, c, table, after, limit))
+    }
+
+    async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
+        on_table!(self, "scan", table, c => read::scan(&self.cx, c, table, after, limit))
+    }
+
+    async fn get(&self, table: &str, keys: &[Key]) -> Result<Vec<Row>> {
+        on_table!(self, "get", table, c => read::get(&self.cx, c, table, keys))
+    }
+
+    async fn list_forecasts(&self, query: &ForecastQuery) -> Result<Page> {
+        on_table!(self, "list", "Forecasts", c => read::list(&self.cx, c, query))
+    }
+
+    async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>> {
+        on_table!(self, "write", table, c => write::write(&self.cx, c, table, &writes))
+    }
+
+    async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted> {
+        on_table!(self, "insert_absent", table, c => bulk::insert_absent(&self.cx, c, table, rows))
     }
 }

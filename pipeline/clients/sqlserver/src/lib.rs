@@ -11,12 +11,18 @@
 
 #![warn(missing_docs)]
 
+mod bulk;
 pub mod catalogue;
 pub mod config;
 pub mod connection;
 pub mod database;
 pub mod errors;
 pub mod pool;
+mod read;
 pub mod resources;
 pub mod rows;
+mod schema;
 pub mod statements;
+mod write;
+
+pub use resources::register;

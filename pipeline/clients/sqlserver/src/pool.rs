@@ -135,7 +135,8 @@ impl Server {
     async fn login_at(&self, config: tiberius::Config, address: String) -> tiberius::Result<TdsClient> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        tiberius::Client::connect(config, stream.compat_write()).await
+        // Boxed, like the queries: its future holds the login's buffers.
+        Box::pin(tiberius::Client::connect(config, stream.compat_write())).await
     }
 
     /// Waits while the server is suspected, and fails at once while it is away.

@@ -296,6 +296,11 @@ pub fn to_param(column: &ColumnInfo, value: &Value) -> Option<Param> {
     }))
 }
 
+/// NULL as [`to_param`] gives it.
+pub(crate) fn null(column: &ColumnInfo) -> ColumnData<'static> {
+    to_param(column, &Value::Null).map_or(ColumnData::String(None), |param| param.0)
+}
+
 fn string(text: String) -> ColumnData<'static> {
     ColumnData::String(Some(Cow::Owned(text)))
 }

@@ -1,0 +1,135 @@
+//! Reads on one connection. Each is one round trip, but for `get` of more than [`KEYS_MAX`] keys.
+
+use crate::catalogue::{Kind, TableInfo};
+use crate::connection::{Connection, Param};
+use crate::database::Context;
+use crate::errors::{Failure, Outcome};
+use crate::rows::{self, to_param};
+use crate::statements::{self, ForecastFilter};
+use serde_json::Value;
+use smartpulse_clients::database::{ForecastQuery, Page, Row, Tombstone};
+use smartpulse_pipeline::Key;
+use smartpulse_pipeline::error::Error;
+use tiberius::ColumnData;
+use uuid::Uuid;
+
+/// The most keys of one statement. A call takes 2,100 parameters, and a key may have two columns.
+const KEYS_MAX: usize = 1_024;
+
+/// Answers when the server does.
+pub(crate) async fn ping(connection: &mut Connection) -> Outcome<()> {
+    connection.batch("ping", statements::PING).await.map(|_| ())
+}
+
+/// Rows by ascending key in the server's own order.
+pub(crate) async fn scan(
+    cx: &Context,
+    connection: &mut Connection,
+    table: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Outcome<Vec<Row>> {
+    let info = cx.catalogue.get(connection, table).await?;
+    let mut params = vec![Param::count(limit)];
+    if let Some(after) = after {
+        params.extend(info.key_params(after).ok_or_else(|| no_key(&info, after))?);
+    }
+    let mut found = Vec::new();
+    let what = format!("scan of {table}");
+    connection
+        .each(&what, &statements::scan(&info, after.is_some()), &params, |_, row| {
+            found.push(info.shape.entity(row, 0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
+/// The rows of `keys` that exist.
+pub(crate) async fn get(cx: &Context, connection: &mut Connection, table: &str, keys: &[Key]) -> Outcome<Vec<Row>> {
+    let info = cx.catalogue.get(connection, table).await?;
+    // What is no key of this table names no row.
+    let keys: Vec<Vec<Param>> = keys.iter().filter_map(|key| info.key_params(key)).collect();
+    let mut found = Vec::with_capacity(keys.len());
+    let what = format!("get from {table}");
+    for chunk in keys.chunks(KEYS_MAX / info.key.len().max(1)) {
+        // A power of two of them, the last one repeated: the server keeps a plan per text, and so there are ten.
+        let count = chunk.len().next_power_of_two();
+        let padded = chunk.iter().chain(std::iter::repeat_n(chunk.last().unwrap_or(&keys[0]), count - chunk.len()));
+        let params: Vec<Param> = padded.flatten().cloned().collect();
+        for row in connection.rows(&what, &statements::get(&info, count), &params).await? {
+            found.push(readable(info.shape.entity(&row, 0)?)?);
+        }
+    }
+    Ok(found)
+}
+
+/// A page of forecasts, with the total of the same moment.
+pub(crate) async fn list(cx: &Context, connection: &mut Connection, query: &ForecastQuery) -> Outcome<Page> {
+    let info = cx.catalogue.get(connection, "Forecasts").await?;
+    let (mut filters, mut params) = (Vec::new(), Vec::new());
+    for (filter, value) in
+        [(ForecastFilter::Company, &query.company_id), (ForecastFilter::Unit, &query.production_unit_id)]
+    {
+        let Some(value) = value else { continue };
+        let Ok(id) = Uuid::try_parse(value) else {
+            return Ok(Page { total: 0, rows: Vec::new() });
+        };
+        filters.push(filter);
+        params.push(Param(ColumnData::Guid(Some(id))));
+    }
+    for (filter, value) in [(ForecastFilter::From, &query.from), (ForecastFilter::To, &query.to)] {
+        let Some(value) = value else { continue };
+        let date = info.columns.iter().find(|c| c.kind == Kind::Time);
+        let time = date.and_then(|column| to_param(column, &Value::from(value.as_str())));
+        params.push(time.ok_or_else(|| Error::rejected(format!("{value:?} is no time: RFC 3339 is needed")))?);
+        filters.push(filter);
+    }
+    params.extend([Param::bigint(i64::from(query.skip)), Param::bigint(i64::from(query.take))]);
+    let sql = statements::list_forecasts(&info, &filters);
+    let mut results = connection.query("list of forecasts", &sql, &params).await?.into_iter();
+    let total = results.next().and_then(|rows| rows::integer(rows.first()?, 0)).unwrap_or_default();
+    let rows = results.next().unwrap_or_default();
+    let rows = rows.iter().map(|row| readable(info.shape.entity(row, 0)?)).collect::<Outcome<Vec<_>>>()?;
+    Ok(Page { total: u64::try_from(total).unwrap_or(0), rows })
+}
+
+/// The tombstones of a table's section by ascending id.
+pub(crate) async fn tombstones(
+    cx: &Context,
+    connection: &mut Connection,
+    table: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Outcome<Vec<Tombstone>> {
+    let info = cx.catalogue.get(connection, table).await?;
+    if !info.table.tombstones {
+        return Ok(Vec::new());
+    }
+    let mut params = vec![Param::count(limit), Param::text(&info.section)];
+    if let Some(after) = after {
+        params.extend(info.key_params(after).ok_or_else(|| no_key(&info, after))?);
+    }
+    let what = format!("tombstones of {table}");
+    let found = connection.rows(&what, &statements::tombstones(after.is_some()), &params).await?;
+    let tombstone = |row: &tiberius::Row| {
+        let key = rows::spell_key(&[rows::value(row, 0)?]);
+        let (version, deleted_at) = (rows::integer(row, 1), rows::time(row, 2));
+        let whole =
+            key.zip(version).zip(deleted_at).map(|((key, version), at)| Tombstone { key, version, deleted_at: at });
+        whole.ok_or_else(|| Failure::from(Error::rejected(format!("a tombstone of {} has a NULL", info.section))))
+    };
+    found.iter().map(tombstone).collect()
+}
+
+fn no_key(info: &TableInfo, key: &str) -> Error {
+    let columns: Vec<String> = info.keys().iter().map(|c| format!("{} {}", c.name, c.sql_type)).collect();
+    Error::rejected(format!("{key:?} cannot be a key of {}, which is {}", info.table.name, columns.join(", ")))
+}
+
+fn readable(row: Row) -> Outcome<Row> {
+    match &row.unreadable {
+        Some(why) => Err(Failure::from(Error::rejected(why.clone()))),
+        None => Ok(row),
+    }
+}

@@ -1,0 +1,67 @@
+//! Creating what is missing of the schema, triggers, procedures and capture: the scripts of `config/sql/sqlserver`.
+
+use crate::catalogue::Kind;
+use crate::config::is_identifier;
+use crate::connection::Connection;
+use crate::database::Context;
+use crate::errors::{Failure, Outcome};
+use crate::statements::{self, CapturedTable};
+use smartpulse_pipeline::error::{Error, ErrorKind};
+use std::time::Duration;
+
+/// How long one batch may take: switching SNAPSHOT isolation on waits for the transactions that are open.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs the scripts. Safe to run again, and by several at once: each batch makes only what is missing.
+pub(crate) async fn create(cx: &Context, connection: &mut Connection) -> Outcome<()> {
+    connection.set_command_timeout(BATCH_TIMEOUT);
+    // Tables first: what a captured table's own scripts need is read from the catalogue.
+    for batch in statements::schema_batches() {
+        run(connection, &batch).await?;
+    }
+    for (name, section) in &cx.config.captured_tables {
+        cx.catalogue.forget(name);
+        let info = cx.catalogue.get(connection, name).await.map_err(|failure| {
+            let kind = if failure.kind() == ErrorKind::Rejected { ErrorKind::Fatal } else { failure.kind() };
+            failure.kind_of(kind)
+        })?;
+        let keys = info.keys();
+        let Some(key) = keys.first() else { continue };
+        // The templates quote names and cannot escape them.
+        if let Some(odd) = keys.iter().find(|key| !is_identifier(&key.name)) {
+            let text = format!("table {name} cannot be captured: its key {:?} is no plain name", odd.name);
+            return Err(Failure::from(Error::fatal(text)));
+        }
+        let versions = keys.len() == 1 && key.kind == Kind::Uuid && info.shape.is_versioned();
+        if !versions {
+            tracing::warn!(
+                table = name,
+                "its key is not one uniqueidentifier or it has no VersionId: no triggers keep its versions"
+            );
+        }
+        let table = CapturedTable { schema: &info.schema, table: name, key: &key.name, section, versions };
+        for batch in statements::table_batches(&table) {
+            run(connection, &batch).await?;
+        }
+        cx.catalogue.forget(name);
+    }
+    Ok(())
+}
+
+async fn run(connection: &mut Connection, batch: &str) -> Outcome<()> {
+    match connection.batch("creating the schema", batch).await {
+        Ok(_) => Ok(()),
+        Err(failure) => {
+            let line = batch.lines().find(|line| !line.trim().is_empty() && !line.trim().starts_with("--"));
+            let line = line.unwrap_or_default().trim();
+            Err(match failure.kind() {
+                ErrorKind::Fatal | ErrorKind::Rejected => {
+                    let text =
+                        format!("the batch beginning with {line:?} failed; `smartpulse plan` says what a DBA must run");
+                    failure.context(text).kind_of(ErrorKind::Fatal)
+                }
+                _ => failure,
+            })
+        }
+    }
+}
