@@ -1,0 +1,55 @@
+//! The scripts of `config/sql/sqlserver`, as batches.
+
+/// The scripts that create the schema and do not depend on a captured table, cut at their GO lines: GO is an order to SQL
+/// Server's own tools and never sent.
+#[must_use]
+pub fn schema_batches() -> Vec<String> {
+    [SCHEMA, DATABASE, PROCEDURES].into_iter().flat_map(split_go).collect()
+}
+
+/// The scripts of a captured table, with its names filled in.
+#[must_use]
+pub fn table_batches(table: &CapturedTable<'_>) -> Vec<String> {
+    let fill = |template: &str| {
+        let filled = template.replace("{schema}", table.schema).replace("{table}", table.table);
+        split_go(&filled.replace("{key}", table.key).replace("{section}", table.section))
+    };
+    let versions = if table.versions { fill(VERSIONS) } else { Vec::new() };
+    versions.into_iter().chain(fill(CAPTURE)).collect()
+}
+
+/// The names that the scripts of a captured table need.
+#[derive(Debug, Clone, Copy)]
+pub struct CapturedTable<'a> {
+    /// Its schema.
+    pub schema: &'a str,
+    /// Its name.
+    pub table: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// Its section.
+    pub section: &'a str,
+    /// Whether its versions are kept by our triggers: its key must be one `uniqueidentifier`, as tombstones have it.
+    pub versions: bool,
+}
+
+const SCHEMA: &str = include_str!("../../../../../config/sql/sqlserver/schema.sql");
+const DATABASE: &str = include_str!("../../../../../config/sql/sqlserver/database.sql");
+const VERSIONS: &str = include_str!("../../../../../config/sql/sqlserver/versions.sql");
+const CAPTURE: &str = include_str!("../../../../../config/sql/sqlserver/capture.sql");
+const PROCEDURES: &str = include_str!("../../../../../config/sql/sqlserver/procedures.sql");
+
+/// The batches of a script.
+fn split_go(script: &str) -> Vec<String> {
+    let mut batches = vec![String::new()];
+    for line in script.lines() {
+        if line.trim().eq_ignore_ascii_case("go") {
+            batches.push(String::new());
+        } else if let Some(batch) = batches.last_mut() {
+            batch.push_str(line);
+            batch.push('\n');
+        }
+    }
+    let says = |batch: &String| batch.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with("--"));
+    batches.into_iter().filter(says).map(|batch| batch.trim_end().to_owned()).collect()
+}
