@@ -23,6 +23,8 @@ use tokio::sync::watch;
 pub const CONNECTIONS_MAX: usize = 1000;
 /// Threads for connections: they only move bytes.
 const WORKERS: usize = 2;
+/// Statements are trees, and engines walk them: SQL Server allows 32 levels of calls.
+const STACK_BYTES: usize = 8 << 20;
 /// How long stopping waits for what was running.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long starting again tries to get the port back.
@@ -119,6 +121,7 @@ impl StandIn {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .max_blocking_threads(CONNECTIONS_MAX + WORKERS)
+            .thread_stack_size(STACK_BYTES)
             .thread_name("stand-in")
             .enable_all()
             .build()?;

@@ -1,0 +1,76 @@
+//! The wire, driven by a second client that shares no line with the first: `python-tds`, from PyPI.
+//!
+//! The client is installed into a virtual environment below Cargo's target directory, which needs `python3` with its
+//! `venv` module, and PyPI or a mirror of it. Where they are missing the test says so and passes, unless
+//! `SMARTPULSE_REQUIRE_PYTDS=1`, as in CI.
+
+#[path = "../wire/session.rs"]
+#[allow(dead_code)]
+mod session;
+
+use session::{Scripted, Seen};
+use smartpulse_stand_in::server::{Options, Sessions, StandIn, TlsMode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+/// Pinned: what is tested against should not change by itself. The last two bring TLS.
+const PACKAGES: [&str; 3] = ["python-tds==1.17.1", "pyOpenSSL==25.3.0", "cryptography==46.0.3"];
+
+fn start(tls: TlsMode) -> (StandIn, Arc<Seen>) {
+    let seen = Arc::new(Seen::default());
+    let shared = seen.clone();
+    let sessions: Sessions = Arc::new(move |_| Ok(Box::new(Scripted::new(shared.clone()))));
+    (StandIn::with_sessions(Options { tls, ..Options::default() }, sessions).unwrap(), seen)
+}
+
+/// The environment's interpreter; or why there is none.
+fn python() -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pytds");
+    let (python, ready) = (folder.join("bin/python"), folder.join("ready"));
+    let wanted = PACKAGES.join(" ");
+    if std::fs::read_to_string(&ready).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    println!("making a virtual environment in {} with {wanted}", folder.display());
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES))?;
+    std::fs::write(&ready, wanted).map_err(|error| error.to_string())?;
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Result<Output, String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(output) } else { Err(format!("{command:?}: {}\n{text}", output.status)) }
+}
+
+#[test]
+fn a_client_of_others_understands_the_wire() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(error) if std::env::var_os("SMARTPULSE_REQUIRE_PYTDS").is_some() => panic!("no python-tds: {error}"),
+        Err(error) => {
+            println!(
+                "SKIPPED: there is no python-tds to test with. Install python3-venv; PyPI is needed once.\n{error}"
+            );
+            return;
+        }
+    };
+    let (server, seen) = start(TlsMode::Supported);
+    let (strict, _) = start(TlsMode::Required);
+    let ca = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stand-in-ca-{}.pem", std::process::id()));
+    // Two servers, two authorities: one file vouches for both.
+    std::fs::write(&ca, format!("{}{}", server.ca_pem(), strict.ca_pem())).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytds/check.py");
+    let ports = [server.address().port().to_string(), strict.address().port().to_string()];
+    let checked = run(Command::new(python).arg(script).args(ports).arg(&ca));
+    let _ = std::fs::remove_file(&ca);
+    match checked {
+        Ok(output) => println!("{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("{error}"),
+    }
+    assert!(seen.has("begin 5") && seen.has("commit") && seen.has("rollback") && seen.has("stopped"));
+    let loaded = seen.loaded.lock().unwrap();
+    assert_eq!(loaded.len(), 1001);
+}
