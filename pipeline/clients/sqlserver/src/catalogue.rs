@@ -442,3 +442,116 @@ fn camel_case(name: &str) -> String {
     let lowered = if run > 1 && run < letters.len() { run - 1 } else { run };
     letters.iter().enumerate().map(|(i, c)| if i < lowered { c.to_ascii_lowercase() } else { *c }).collect()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// `Forecasts`, as the scripts create it.
+    pub(crate) fn forecasts() -> TableInfo {
+        let columns = [
+            ("Id", "uniqueidentifier", 16, false),
+            ("CompanyId", "uniqueidentifier", 16, false),
+            ("ProductionUnitId", "uniqueidentifier", 16, false),
+            ("ForecastDate", "datetime2", 7, false),
+            ("Demand", "float", 8, false),
+            ("Supply", "float", 8, true),
+            ("ConfidenceLevel", "float", 8, false),
+            ("Status", "nvarchar", 64, false),
+            ("CreatedAt", "datetime2", 7, false),
+            ("UpdatedAt", "datetime2", 7, false),
+            ("UpdatedBy", "uniqueidentifier", 16, true),
+            ("UpdatedVia", "nvarchar", 128, true),
+            ("VersionId", "bigint", 8, false),
+        ];
+        let columns = columns
+            .map(|(name, kind, length, nullable)| ColumnInfo { nullable, ..ColumnInfo::new(name, kind, length, 0, 3) });
+        let mut info = TableInfo::new("dbo", "Forecasts", "forecast", columns.into(), vec![0]).unwrap();
+        info.table.capture = vec![CaptureMode::ChangeTracking, CaptureMode::Cdc];
+        info.table.tombstones = true;
+        info.snapshot_isolation = true;
+        info
+    }
+
+    /// A table with odd names, a key of two columns and a `varchar` among them.
+    pub(crate) fn orders() -> TableInfo {
+        let region = ColumnInfo {
+            nullable: false,
+            collation: Some("Latin1_General_100_CI_AS".to_owned()),
+            ..ColumnInfo::new("Re]gion #1", "varchar", 20, 0, 0)
+        };
+        let number = ColumnInfo { nullable: false, ..ColumnInfo::new("Order No", "int", 4, 10, 0) };
+        let price = ColumnInfo::new("Price[EUR]", "decimal", 9, 19, 4);
+        TableInfo::new("dbo", "Orders", "Orders", vec![region, number, price], vec![0, 1]).unwrap()
+    }
+
+    #[test]
+    fn names_become_camel_case() {
+        for (name, member) in [
+            ("Id", "id"),
+            ("CompanyId", "companyId"),
+            ("CapacityMw", "capacityMw"),
+            ("OSVersion", "osVersion"),
+            ("ID", "id"),
+            ("already", "already"),
+        ] {
+            assert_eq!(camel_case(name), member);
+        }
+    }
+
+    #[test]
+    fn odd_names_are_quoted_whatever_is_in_them() {
+        for (name, quoted) in [("Id", "[Id]"), ("a]b", "[a]]b]"), ("[x]", "[[x]]]"), ("#t", "[#t]"), ("a b", "[a b]")] {
+            assert_eq!(quote(name), quoted);
+        }
+        assert_eq!(literal("O'Brien"), "N'O''Brien'");
+    }
+
+    #[test]
+    fn types_are_spelled_as_t_sql_does() {
+        for (name, length, precision, scale, spelled) in [
+            ("nvarchar", 64, 0, 0, "nvarchar(32)"),
+            ("nvarchar", -1, 0, 0, "nvarchar(max)"),
+            ("varchar", 20, 0, 0, "varchar(20)"),
+            ("varbinary", -1, 0, 0, "varbinary(max)"),
+            ("datetime2", 7, 23, 3, "datetime2(3)"),
+            ("decimal", 9, 19, 4, "decimal(19,4)"),
+            ("float", 8, 53, 0, "float"),
+            ("uniqueidentifier", 16, 0, 0, "uniqueidentifier"),
+        ] {
+            assert_eq!(ColumnInfo::new("c", name, length, precision, scale).sql_type, spelled);
+        }
+    }
+
+    #[test]
+    fn a_varchar_key_is_compared_as_varchar() {
+        let orders = orders();
+        let sql = crate::statements::after_key(&orders, "", 2);
+        assert_eq!(
+            sql,
+            "([Re]]gion #1] > CAST(@P2 AS varchar(20)) OR ([Re]]gion #1] = CAST(@P2 AS varchar(20)) AND [Order No] > @P3))"
+        );
+    }
+
+    #[test]
+    fn a_key_that_has_no_spelling_is_refused() {
+        let table =
+            |key: Vec<usize>| TableInfo::new("dbo", "T", "T", vec![ColumnInfo::new("At", "datetime2", 8, 0, 7)], key);
+        assert!(table(vec![]).unwrap_err().chain().contains("no primary key"));
+        assert!(table(vec![0]).unwrap_err().chain().contains("datetime2(7)"));
+    }
+
+    #[test]
+    fn members_become_parameters_or_are_refused_with_the_nearest_name() {
+        let forecasts = forecasts();
+        let members = |json: Value| json.as_object().cloned().unwrap();
+        let values = forecasts.values(&members(serde_json::json!({ "demand": 5, "supply": null }))).unwrap();
+        assert_eq!(values.iter().map(|(c, _)| c.name.as_str()).collect::<Vec<_>>(), ["Demand", "Supply"]);
+        for (member, hint) in [("demnad", "did you mean demand?"), ("variance", "computed"), ("qqq", "forecastDate")] {
+            let error = forecasts.values(&members(serde_json::json!({ member: 1.0 }))).unwrap_err().chain();
+            assert!(error.contains(hint), "{error}");
+        }
+        let error = forecasts.values(&members(serde_json::json!({ "demand": "x" }))).unwrap_err().chain();
+        assert_eq!(error, "demand is float and cannot be \"x\"");
+    }
+}

@@ -143,6 +143,10 @@ impl Shape {
     /// # Errors
     /// Rejected when the key cannot be read.
     pub fn entity(&self, row: &Row, offset: usize) -> Result<Entity> {
+        if row.len() < offset + self.len() {
+            let text = "the server gave fewer columns of a row than were asked for";
+            return Err(Error::fatal(format!("{text}: {} of {}", row.len(), self.table)));
+        }
         let key = self.key(row, offset)?;
         let (version, broken) = match self.version(row, offset) {
             Ok(version) => (version, None),
@@ -312,8 +316,8 @@ fn plain_number(number: &serde_json::Number) -> Option<String> {
         return Some(text);
     }
     let number = number.as_f64()?;
-    // No `decimal` has more digits on either side.
-    (number.abs() < 1e38).then(|| format!("{number:.38}").trim_end_matches('0').trim_end_matches('.').to_owned())
+    // No `decimal` has more digits. Rust writes a float without an exponent, with the fewest digits that tell it.
+    (number.abs() < 1e38).then(|| number.to_string())
 }
 
 fn to_date_time(text: &str) -> Option<DateTime2> {
@@ -481,3 +485,6 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
     digits.chunks_exact(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.last()?)?)).collect()
 }
+
+#[cfg(test)]
+mod tests;

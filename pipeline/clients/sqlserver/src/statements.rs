@@ -3,6 +3,8 @@
 //! Parameters are `@P1`, `@P2`, ... in order. Names come from the catalogue and are quoted. Nothing here is newer than
 //! SQL Server 2017.
 
+#[cfg(test)]
+mod golden;
 mod reads;
 mod scripts;
 mod writes;

@@ -1,0 +1,93 @@
+//! Every statement, as it is sent for `Forecasts`, is listed in `statements.golden.sql`, so that somebody with a real
+//! server can check it by reading or running. `UPDATE_GOLDEN=1 cargo test` writes the list anew.
+
+use super::*;
+use crate::catalogue::tests::{forecasts, orders};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/statements.golden.sql");
+
+/// The statements with their names.
+fn all() -> Vec<(&'static str, String)> {
+    let table = forecasts();
+    let column = |name: &str| table.columns.iter().find(|c| c.name == name).unwrap();
+    let few = [column("Id"), column("Demand"), column("UpdatedVia")];
+    let section = "forecast";
+    let captured = CapturedTable { schema: "dbo", table: "Forecasts", key: "Id", section, versions: true };
+    use ForecastFilter::{Company, From, To, Unit};
+    let mut list = vec![
+        ("ping", PING.to_owned()),
+        ("session", session(Duration::from_millis(4_000))),
+        ("table", TABLE.to_owned()),
+        ("columns", COLUMNS.to_owned()),
+        ("tables", TABLES.to_owned()),
+        ("scan from the beginning", scan(&table, false)),
+        ("scan", scan(&table, true)),
+        ("scan of a table with a key of two columns, one of them varchar", scan(&orders(), true)),
+        ("get", get(&table, 4)),
+        ("get from a table with a key of two columns", get(&orders(), 2)),
+        ("list of forecasts", list_forecasts(&table, &[Company, Unit, From, To])),
+        ("tombstones", tombstones(true)),
+        ("tombstones from the beginning", tombstones(false)),
+        ("begin of a write that takes several calls", BEGIN.to_owned()),
+        ("end of a write that takes several calls", COMMIT.to_owned()),
+        ("write: insert", writes(&[insert(&table, &few, 1, 4)], true)),
+        ("write: update", writes(&[update(&table, &few[1..], 1, 3, None)], true)),
+        ("write: update if a version is expected", writes(&[update(&table, &few[1..2], 1, 2, Some(3))], true)),
+        ("write: update that sets nothing", writes(&[touch(&table, 1)], true)),
+        ("write: delete", writes(&[delete(&table, 1, Some(2), 3)], true)),
+        ("write: delete from a table without tombstones", writes(&[delete(&orders(), 1, None, 0)], true)),
+        ("insert of a few rows where absent", inserts_absent(&[insert_absent(&table, &few, 1, 4)])),
+        ("staging table of a bulk insert", staging(&few)),
+        ("insert of what was loaded", insert_staged(&table, &few, &[vec![0, 1, 2], vec![0, 1]])),
+        ("the same, of a table with a varchar in its key", {
+            let orders = orders();
+            let columns: Vec<&ColumnInfo> = orders.columns.iter().collect();
+            format!("{}\n{}", staging(&columns), insert_staged(&orders, &columns, &[vec![0, 1, 2]]))
+        }),
+    ];
+    list.extend(schema_batches().into_iter().map(|batch| ("schema", batch)));
+    list.extend(table_batches(&captured).into_iter().map(|batch| ("schema of a captured table", batch)));
+    list
+}
+
+#[test]
+fn what_is_sent_is_what_the_golden_file_lists() {
+    let mut text = String::from(
+        "-- All T-SQL that the client sends, as it is sent for Forecasts. Written by its tests: UPDATE_GOLDEN=1.\n",
+    );
+    for (name, sql) in all() {
+        let _ = write!(text, "\n-- {name}\n{sql}\n");
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(GOLDEN, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
+    let differs = golden.lines().zip(text.lines()).position(|(a, b)| a != b);
+    assert!(
+        golden == text,
+        "statements.golden.sql is out of date from line {:?} on: run with UPDATE_GOLDEN=1 and read the difference",
+        differs.map(|line| line + 1)
+    );
+}
+
+#[test]
+fn go_lines_cut_scripts_and_are_never_sent() {
+    let batches = schema_batches();
+    assert!(batches.len() > 10);
+    for batch in &batches {
+        assert!(!batch.lines().any(|line| line.trim().eq_ignore_ascii_case("go")), "{batch}");
+        assert!(!batch.contains('{') && !batch.contains('}'), "{batch}");
+    }
+}
+
+#[test]
+fn what_is_sent_carries_no_value() {
+    for (name, sql) in all().iter().filter(|(name, _)| !name.starts_with("schema")) {
+        // Texts in quotes are names from the catalogue's own tables.
+        for text in sql.split('\'').skip(1).step_by(2) {
+            assert!(["cdc", "_versions_delete", "_truncate_guard"].contains(&text), "{name}: {text:?}");
+        }
+    }
+}

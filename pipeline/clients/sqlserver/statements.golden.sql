@@ -1,0 +1,494 @@
+-- All T-SQL that the client sends, as it is sent for Forecasts. Written by its tests: UPDATE_GOLDEN=1.
+
+-- ping
+SELECT 1 AS Alive
+
+-- session
+SET NOCOUNT ON; SET XACT_ABORT ON; SET LOCK_TIMEOUT 4000; SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- table
+SELECT t.object_id AS ObjectId, s.name AS SchemaName, t.name AS TableName,
+    CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS ct WHERE ct.object_id = t.object_id) THEN 1 ELSE 0 END AS Tracking,
+    t.is_tracked_by_cdc AS Cdc,
+    CASE WHEN EXISTS (SELECT 1 FROM sys.triggers AS g WHERE g.parent_id = t.object_id
+        AND g.name = t.name + N'_versions_delete' AND g.is_disabled = 0) THEN 1 ELSE 0 END AS DeleteTrigger,
+    CASE WHEN EXISTS (SELECT 1 FROM sys.tables AS f WHERE f.schema_id = t.schema_id
+        AND f.name = t.name + N'_truncate_guard') THEN 1 ELSE 0 END AS TruncateGuard,
+    (SELECT d.snapshot_isolation_state FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS SnapshotState
+FROM sys.tables AS t
+JOIN sys.schemas AS s ON s.schema_id = t.schema_id
+WHERE t.name = @P1 AND s.name <> N'cdc'
+ORDER BY s.name
+
+-- columns
+SELECT c.name AS ColumnName, c.column_id AS ColumnId, y.name AS TypeName, c.max_length AS MaxLength,
+    c.precision AS NumericPrecision, c.scale AS NumericScale, c.is_nullable AS Nullable,
+    c.collation_name AS Collation, k.key_ordinal AS KeyOrdinal
+FROM sys.columns AS c
+JOIN sys.types AS y
+    ON y.user_type_id = CASE WHEN c.system_type_id = 240 THEN c.user_type_id ELSE c.system_type_id END
+LEFT JOIN sys.indexes AS i ON i.object_id = c.object_id AND i.is_primary_key = 1
+LEFT JOIN sys.index_columns AS k
+    ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
+WHERE c.object_id = @P1
+ORDER BY c.column_id
+
+-- tables
+SELECT t.name AS TableName
+FROM sys.tables AS t
+JOIN sys.schemas AS s ON s.schema_id = t.schema_id
+WHERE t.is_ms_shipped = 0 AND s.name <> N'cdc'
+ORDER BY t.name
+
+-- scan from the beginning
+SELECT TOP (@P1) [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+ORDER BY [Id]
+
+-- scan
+SELECT TOP (@P1) [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+WHERE [Id] > @P2
+ORDER BY [Id]
+
+-- scan of a table with a key of two columns, one of them varchar
+SELECT TOP (@P1) [Re]]gion #1], [Order No], [Price[EUR]]]
+FROM [dbo].[Orders]
+WHERE ([Re]]gion #1] > CAST(@P2 AS varchar(20)) OR ([Re]]gion #1] = CAST(@P2 AS varchar(20)) AND [Order No] > @P3))
+ORDER BY [Re]]gion #1], [Order No]
+
+-- get
+SELECT [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+WHERE [Id] IN (@P1, @P2, @P3, @P4)
+
+-- get from a table with a key of two columns
+SELECT [Re]]gion #1], [Order No], [Price[EUR]]]
+FROM [dbo].[Orders]
+WHERE ([Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2) OR ([Re]]gion #1] = CAST(@P3 AS varchar(20)) AND [Order No] = @P4)
+
+-- list of forecasts
+SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
+BEGIN TRANSACTION;
+SELECT COUNT_BIG(*) AS Total
+FROM [dbo].[Forecasts]
+WHERE [CompanyId] = @P1 AND [ProductionUnitId] = @P2 AND [ForecastDate] >= @P3 AND [ForecastDate] < @P4;
+SELECT [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+WHERE [CompanyId] = @P1 AND [ProductionUnitId] = @P2 AND [ForecastDate] >= @P3 AND [ForecastDate] < @P4
+ORDER BY [ForecastDate] DESC, [Id]
+OFFSET @P5 ROWS FETCH NEXT @P6 ROWS ONLY;
+COMMIT;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- tombstones
+SELECT TOP (@P1) Id, VersionId, DeletedAt
+FROM [dbo].[Tombstones]
+WHERE Section = @P2 AND Id > @P3
+ORDER BY Id
+
+-- tombstones from the beginning
+SELECT TOP (@P1) Id, VersionId, DeletedAt
+FROM [dbo].[Tombstones]
+WHERE Section = @P2
+ORDER BY Id
+
+-- begin of a write that takes several calls
+BEGIN TRANSACTION
+
+-- end of a write that takes several calls
+COMMIT
+
+-- write: insert
+DECLARE @n int;
+BEGIN TRANSACTION;
+INSERT INTO [dbo].[Forecasts] ([Id], [Demand], [UpdatedVia])
+SELECT @P1, @P2, @P3
+WHERE NOT EXISTS (SELECT 1 FROM [dbo].[Forecasts] WITH (UPDLOCK, HOLDLOCK) WHERE [Id] = @P4);
+SET @n = @@ROWCOUNT;
+SELECT @n AS Changed, [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+WHERE [Id] = @P4;
+COMMIT;
+
+-- write: update
+DECLARE @n int;
+BEGIN TRANSACTION;
+UPDATE [dbo].[Forecasts] SET [Demand] = @P1, [UpdatedVia] = @P2
+WHERE [Id] = @P3;
+SET @n = @@ROWCOUNT;
+SELECT @n AS Changed, [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+WHERE [Id] = @P3;
+COMMIT;
+
+-- write: update if a version is expected
+DECLARE @n int;
+BEGIN TRANSACTION;
+UPDATE [dbo].[Forecasts] SET [Demand] = @P1
+WHERE [Id] = @P2 AND [VersionId] = @P3;
+SET @n = @@ROWCOUNT;
+SELECT @n AS Changed, [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+WHERE [Id] = @P2;
+COMMIT;
+
+-- write: update that sets nothing
+DECLARE @n int;
+BEGIN TRANSACTION;
+SELECT 1 AS Changed, [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts] WITH (UPDLOCK)
+WHERE [Id] = @P1;
+COMMIT;
+
+-- write: delete
+DECLARE @n int;
+BEGIN TRANSACTION;
+SELECT [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts] WITH (UPDLOCK, HOLDLOCK)
+WHERE [Id] = @P1;
+DELETE FROM [dbo].[Forecasts]
+WHERE [Id] = @P1 AND [VersionId] = @P2;
+SET @n = @@ROWCOUNT;
+SELECT @n AS Changed, (SELECT b.VersionId FROM [dbo].[Tombstones] AS b WHERE b.Section = @P3 AND b.Id = @P1) AS Tombstone;
+COMMIT;
+
+-- write: delete from a table without tombstones
+DECLARE @n int;
+BEGIN TRANSACTION;
+SELECT [Re]]gion #1], [Order No], [Price[EUR]]]
+FROM [dbo].[Orders] WITH (UPDLOCK, HOLDLOCK)
+WHERE [Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2;
+DELETE FROM [dbo].[Orders]
+WHERE [Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2;
+SET @n = @@ROWCOUNT;
+SELECT @n AS Changed, CAST(NULL AS bigint) AS Tombstone;
+COMMIT;
+
+-- insert of a few rows where absent
+DECLARE @n bigint = 0;
+BEGIN TRANSACTION;
+INSERT INTO [dbo].[Forecasts] ([Id], [Demand], [UpdatedVia])
+SELECT @P1, @P2, @P3
+WHERE NOT EXISTS (SELECT 1 FROM [dbo].[Forecasts] WITH (UPDLOCK, HOLDLOCK) WHERE [Id] = @P4);
+SET @n = @n + @@ROWCOUNT;
+COMMIT;
+SELECT @n AS Inserted;
+
+-- staging table of a bulk insert
+CREATE TABLE #staging (n int NOT NULL, g int NOT NULL, c0 uniqueidentifier NULL, c1 float NULL, c2 nvarchar(64) NULL);
+
+-- insert of what was loaded
+DECLARE @n bigint = 0;
+INSERT INTO [dbo].[Forecasts] ([Id], [Demand], [UpdatedVia])
+SELECT s.c0, s.c1, s.c2
+FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY c0 ORDER BY n) AS r FROM #staging) AS s
+WHERE s.r = 1 AND s.g = 0
+AND NOT EXISTS (SELECT 1 FROM [dbo].[Forecasts] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[Id] = s.c0)
+ORDER BY s.n;
+SET @n = @n + @@ROWCOUNT;
+INSERT INTO [dbo].[Forecasts] ([Id], [Demand])
+SELECT s.c0, s.c1
+FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY c0 ORDER BY n) AS r FROM #staging) AS s
+WHERE s.r = 1 AND s.g = 1
+AND NOT EXISTS (SELECT 1 FROM [dbo].[Forecasts] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[Id] = s.c0)
+ORDER BY s.n;
+SET @n = @n + @@ROWCOUNT;
+DROP TABLE #staging;
+SELECT @n AS Inserted;
+
+-- the same, of a table with a varchar in its key
+CREATE TABLE #staging (n int NOT NULL, g int NOT NULL, c0 nvarchar(max) COLLATE Latin1_General_100_CI_AS NULL, c1 bigint NULL, c2 nvarchar(max) NULL);
+DECLARE @n bigint = 0;
+INSERT INTO [dbo].[Orders] ([Re]]gion #1], [Order No], [Price[EUR]]])
+SELECT s.c0, s.c1, CAST(s.c2 AS decimal(19,4))
+FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY c0, c1 ORDER BY n) AS r FROM #staging) AS s
+WHERE s.r = 1 AND s.g = 0
+AND NOT EXISTS (SELECT 1 FROM [dbo].[Orders] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[Re]]gion #1] = CAST(s.c0 AS varchar(20)) AND t.[Order No] = s.c1)
+ORDER BY s.n;
+SET @n = @n + @@ROWCOUNT;
+DROP TABLE #staging;
+SELECT @n AS Inserted;
+
+-- schema
+-- The database on SQL Server 2017 and later, and on Azure SQL. Safe to run again: only what is missing is made.
+-- `smartpulse` runs these files itself where its login may (GO separates batches); `smartpulse plan` prints them for
+-- somebody who may.
+--
+-- Order: schema.sql, database.sql, then versions.sql and capture.sql for each captured table, procedures.sql.
+
+IF OBJECT_ID(N'dbo.Forecasts', N'U') IS NULL
+CREATE TABLE dbo.Forecasts (
+    Id                uniqueidentifier NOT NULL CONSTRAINT PK_Forecasts PRIMARY KEY,
+    CompanyId         uniqueidentifier NOT NULL,
+    ProductionUnitId  uniqueidentifier NOT NULL,
+    ForecastDate      datetime2(3)     NOT NULL,
+    Demand            float            NOT NULL,
+    Supply            float            NULL,
+    ConfidenceLevel   float            NOT NULL CONSTRAINT DF_Forecasts_ConfidenceLevel DEFAULT 1.0,
+    Status            nvarchar(32)     NOT NULL CONSTRAINT DF_Forecasts_Status DEFAULT N'Draft',
+    CreatedAt         datetime2(3)     NOT NULL CONSTRAINT DF_Forecasts_CreatedAt DEFAULT SYSUTCDATETIME(),
+    UpdatedAt         datetime2(3)     NOT NULL CONSTRAINT DF_Forecasts_UpdatedAt DEFAULT SYSUTCDATETIME(),
+    UpdatedBy         uniqueidentifier NULL,
+    UpdatedVia        nvarchar(64)     NULL,
+    VersionId         bigint           NOT NULL CONSTRAINT DF_Forecasts_VersionId DEFAULT 1,
+    CONSTRAINT CK_Forecasts_Status CHECK (LEN(Status) >= 1),
+    CONSTRAINT CK_Forecasts_VersionId CHECK (VersionId >= 1)
+);
+
+-- schema
+-- The list query: newest ForecastDate first, then by Id.
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Forecasts') AND name = N'IX_Forecasts_Company')
+    CREATE INDEX IX_Forecasts_Company ON dbo.Forecasts (CompanyId, ForecastDate DESC, Id);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Forecasts') AND name = N'IX_Forecasts_Unit')
+    CREATE INDEX IX_Forecasts_Unit ON dbo.Forecasts (ProductionUnitId, ForecastDate DESC, Id);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Forecasts') AND name = N'IX_Forecasts_Date')
+    CREATE INDEX IX_Forecasts_Date ON dbo.Forecasts (ForecastDate DESC, Id);
+
+-- schema
+IF OBJECT_ID(N'dbo.ProductionUnits', N'U') IS NULL
+CREATE TABLE dbo.ProductionUnits (
+    Id          uniqueidentifier NOT NULL CONSTRAINT PK_ProductionUnits PRIMARY KEY,
+    CompanyId   uniqueidentifier NOT NULL,
+    ProviderId  uniqueidentifier NOT NULL,
+    Name        nvarchar(200)    NOT NULL,
+    Kind        nvarchar(64)     NOT NULL,
+    CapacityMw  float            NOT NULL,
+    VersionId   bigint           NOT NULL CONSTRAINT DF_ProductionUnits_VersionId DEFAULT 1,
+    CONSTRAINT CK_ProductionUnits_VersionId CHECK (VersionId >= 1)
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.ProductionUnits') AND name = N'IX_ProductionUnits_Company')
+    CREATE INDEX IX_ProductionUnits_Company ON dbo.ProductionUnits (CompanyId, Id);
+
+-- schema
+-- The last version of what was deleted, plus one. A row stays when its entity is created again.
+IF OBJECT_ID(N'dbo.Tombstones', N'U') IS NULL
+CREATE TABLE dbo.Tombstones (
+    Section    nvarchar(64)     NOT NULL,
+    Id         uniqueidentifier NOT NULL,
+    VersionId  bigint           NOT NULL,
+    DeletedAt  datetime2(3)     NOT NULL,
+    CONSTRAINT PK_Tombstones PRIMARY KEY (Section, Id)
+);
+
+-- schema
+IF OBJECT_ID(N'dbo.SysUser', N'U') IS NULL
+CREATE TABLE dbo.SysUser (
+    Id           uniqueidentifier NOT NULL CONSTRAINT PK_SysUser PRIMARY KEY,
+    CompanyId    uniqueidentifier NOT NULL,
+    Email        nvarchar(320)    NOT NULL,
+    DisplayName  nvarchar(200)    NOT NULL,
+    Role         nvarchar(32)     NOT NULL
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.SysUser') AND name = N'IX_SysUser_Company')
+    CREATE INDEX IX_SysUser_Company ON dbo.SysUser (CompanyId, Id);
+
+-- schema
+-- IntegrationType: 0 Web Push, 1 FCM.
+IF OBJECT_ID(N'dbo.SysUserDeviceInfo', N'U') IS NULL
+CREATE TABLE dbo.SysUserDeviceInfo (
+    Id                uniqueidentifier NOT NULL CONSTRAINT PK_SysUserDeviceInfo PRIMARY KEY,
+    UserId            uniqueidentifier NOT NULL,
+    IntegrationType   int              NOT NULL,
+    Token             nvarchar(4000)   NULL,
+    SubscriptionJson  nvarchar(max)    NULL,
+    OSVersion         nvarchar(64)     NULL,
+    CONSTRAINT CK_SysUserDeviceInfo_IntegrationType CHECK (IntegrationType IN (0, 1))
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.SysUserDeviceInfo') AND name = N'IX_SysUserDeviceInfo_User')
+    CREATE INDEX IX_SysUserDeviceInfo_User ON dbo.SysUserDeviceInfo (UserId);
+
+-- schema
+IF OBJECT_ID(N'dbo.Notifications', N'U') IS NULL
+CREATE TABLE dbo.Notifications (
+    Id         uniqueidentifier NOT NULL CONSTRAINT PK_Notifications PRIMARY KEY,
+    UserId     uniqueidentifier NOT NULL,
+    Title      nvarchar(200)    NOT NULL,
+    Body       nvarchar(4000)   NOT NULL,
+    Type       nvarchar(64)     NOT NULL,
+    ReadAt     datetime2(3)     NULL,
+    CreatedAt  datetime2(3)     NOT NULL CONSTRAINT DF_Notifications_CreatedAt DEFAULT SYSUTCDATETIME()
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Notifications') AND name = N'IX_Notifications_User')
+    CREATE INDEX IX_Notifications_User ON dbo.Notifications (UserId, CreatedAt DESC, Id);
+
+-- schema
+IF OBJECT_ID(N'dbo.NheaMailQueue', N'U') IS NULL
+CREATE TABLE dbo.NheaMailQueue (
+    Id           uniqueidentifier NOT NULL CONSTRAINT PK_NheaMailQueue PRIMARY KEY,
+    ToAddress    nvarchar(320)    NOT NULL,
+    Subject      nvarchar(998)    NOT NULL,
+    BodyHtml     nvarchar(max)    NULL,
+    BodyText     nvarchar(max)    NULL,
+    Attachments  nvarchar(max)    NULL,
+    Status       nvarchar(32)     NOT NULL CONSTRAINT DF_NheaMailQueue_Status DEFAULT N'Queued',
+    Attempts     int              NOT NULL CONSTRAINT DF_NheaMailQueue_Attempts DEFAULT 0,
+    LastError    nvarchar(4000)   NULL,
+    CreatedAt    datetime2(3)     NOT NULL CONSTRAINT DF_NheaMailQueue_CreatedAt DEFAULT SYSUTCDATETIME(),
+    SentAt       datetime2(3)     NULL
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NheaMailQueue') AND name = N'IX_NheaMailQueue_Status')
+    CREATE INDEX IX_NheaMailQueue_Status ON dbo.NheaMailQueue (Status, CreatedAt, Id);
+
+-- schema
+-- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that
+-- it was captured under.
+IF OBJECT_ID(N'dbo.SmartPulseCapture', N'U') IS NULL
+CREATE TABLE dbo.SmartPulseCapture (
+    Id               nvarchar(400)  NOT NULL CONSTRAINT PK_SmartPulseCapture PRIMARY KEY,
+    Epoch            bigint         NOT NULL,
+    Holder           nvarchar(200)  NULL,
+    LeaseUntil       datetime2(3)   NOT NULL,
+    Position         varbinary(4000) NULL,
+    SnapshotRequest  nvarchar(64)   NULL,
+    UpdatedAt        datetime2(3)   NOT NULL
+);
+
+-- schema
+-- What the captured database as a whole needs: change tracking with two days of history, SNAPSHOT isolation (a poll then
+-- reads changes and rows of one moment and blocks nobody), change data capture. Needs db_owner (CDC: sysadmin, but for
+-- Azure SQL).
+
+IF NOT EXISTS (SELECT 1 FROM sys.change_tracking_databases WHERE database_id = DB_ID())
+    ALTER DATABASE CURRENT SET CHANGE_TRACKING = ON (CHANGE_RETENTION = 2 DAYS, AUTO_CLEANUP = ON);
+
+-- schema
+IF EXISTS (SELECT 1 FROM sys.databases WHERE database_id = DB_ID() AND snapshot_isolation_state = 0)
+    ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON;
+
+-- schema
+IF EXISTS (SELECT 1 FROM sys.databases WHERE database_id = DB_ID() AND is_cdc_enabled = 0)
+    EXEC sys.sp_cdc_enable_db;
+
+-- schema
+-- The procedures of notifications.
+
+CREATE OR ALTER PROCEDURE dbo.InsertNotification
+    @Id uniqueidentifier, @UserId uniqueidentifier, @Title nvarchar(200), @Body nvarchar(4000), @Type nvarchar(64),
+    @CreatedAt datetime2(3) = NULL
+AS
+BEGIN
+    SET NOCOUNT ON;
+    INSERT INTO dbo.Notifications (Id, UserId, Title, Body, Type, ReadAt, CreatedAt)
+        SELECT @Id, @UserId, @Title, @Body, @Type, NULL, COALESCE(@CreatedAt, SYSUTCDATETIME())
+        WHERE NOT EXISTS (SELECT 1 FROM dbo.Notifications WITH (UPDLOCK, HOLDLOCK) WHERE Id = @Id);
+    SELECT @@ROWCOUNT AS Inserted;
+END;
+
+-- schema
+CREATE OR ALTER PROCEDURE dbo.GetNotifications
+    @UserId uniqueidentifier, @Skip int, @Take int
+AS
+BEGIN
+    SET NOCOUNT ON;
+    SELECT COUNT_BIG(*) AS Total FROM dbo.Notifications WHERE UserId = @UserId;
+    SELECT Id, UserId, Title, Body, Type, ReadAt, CreatedAt
+        FROM dbo.Notifications
+        WHERE UserId = @UserId
+        ORDER BY CreatedAt DESC, Id
+        OFFSET @Skip ROWS FETCH NEXT @Take ROWS ONLY;
+END;
+
+-- schema
+CREATE OR ALTER PROCEDURE dbo.GetUserDevices
+    @UserId uniqueidentifier
+AS
+BEGIN
+    SET NOCOUNT ON;
+    SELECT Id, UserId, IntegrationType, Token, SubscriptionJson, OSVersion
+        FROM dbo.SysUserDeviceInfo
+        WHERE UserId = @UserId
+        ORDER BY Id;
+END;
+
+-- schema of a captured table
+-- The rules of VersionId for one captured table, kept by triggers, whoever writes. A template: dbo, Forecasts,
+-- Id and forecast are names.
+--
+-- An UPDATE that leaves VersionId alone is bumped by one. A DELETE leaves a tombstone with the last version + 1. An INSERT of
+-- a key with a tombstone goes on behind it. All of it is set-based, and a nested UPDATE of no rows ends at once, so
+-- that RECURSIVE_TRIGGERS does no harm.
+
+CREATE OR ALTER TRIGGER [dbo].[Forecasts_versions_insert] ON [dbo].[Forecasts] AFTER INSERT AS
+BEGIN
+    SET NOCOUNT ON;
+    IF NOT EXISTS (SELECT 1 FROM inserted AS i
+                   JOIN dbo.Tombstones AS b ON b.Section = N'forecast' AND b.Id = i.[Id]
+                   WHERE i.VersionId <> b.VersionId + 1)
+        RETURN;
+    UPDATE t SET VersionId = b.VersionId + 1
+        FROM [dbo].[Forecasts] AS t
+        JOIN inserted AS i ON i.[Id] = t.[Id]
+        JOIN dbo.Tombstones AS b ON b.Section = N'forecast' AND b.Id = t.[Id]
+        WHERE t.VersionId <> b.VersionId + 1;
+END;
+
+-- schema of a captured table
+CREATE OR ALTER TRIGGER [dbo].[Forecasts_versions_update] ON [dbo].[Forecasts] AFTER UPDATE AS
+BEGIN
+    SET NOCOUNT ON;
+    IF NOT EXISTS (SELECT 1 FROM inserted)
+        RETURN;
+    IF EXISTS (SELECT 1 FROM inserted AS i WHERE NOT EXISTS (SELECT 1 FROM deleted AS d WHERE d.[Id] = i.[Id]))
+        THROW 50001, N'the Id of a row of Forecasts cannot change: delete the row and insert another', 1;
+    IF EXISTS (SELECT 1 FROM inserted AS i
+               JOIN deleted AS d ON d.[Id] = i.[Id]
+               WHERE i.VersionId <> d.VersionId AND i.VersionId <> d.VersionId + 1
+               AND NOT EXISTS (SELECT 1 FROM dbo.Tombstones AS b
+                               WHERE b.Section = N'forecast' AND b.Id = i.[Id] AND b.VersionId + 1 = i.VersionId))
+        THROW 50002, N'VersionId of Forecasts rises by exactly 1: leave it out, or set it to VersionId + 1', 1;
+    UPDATE t SET VersionId = t.VersionId + 1
+        FROM [dbo].[Forecasts] AS t
+        JOIN inserted AS i ON i.[Id] = t.[Id]
+        JOIN deleted AS d ON d.[Id] = t.[Id]
+        WHERE i.VersionId = d.VersionId;
+END;
+
+-- schema of a captured table
+CREATE OR ALTER TRIGGER [dbo].[Forecasts_versions_delete] ON [dbo].[Forecasts] AFTER DELETE AS
+BEGIN
+    SET NOCOUNT ON;
+    IF NOT EXISTS (SELECT 1 FROM deleted)
+        RETURN;
+    UPDATE b SET VersionId = d.VersionId + 1, DeletedAt = SYSUTCDATETIME()
+        FROM dbo.Tombstones AS b
+        JOIN deleted AS d ON d.[Id] = b.Id
+        WHERE b.Section = N'forecast';
+    INSERT INTO dbo.Tombstones (Section, Id, VersionId, DeletedAt)
+        SELECT N'forecast', d.[Id], d.VersionId + 1, SYSUTCDATETIME()
+        FROM deleted AS d
+        WHERE NOT EXISTS (SELECT 1 FROM dbo.Tombstones AS b WHERE b.Section = N'forecast' AND b.Id = d.[Id]);
+END;
+
+-- schema of a captured table
+-- TRUNCATE TABLE fires no trigger, so it would leave no tombstones: a table that a foreign key refers to refuses it
+-- (error 4712). DELETE does the same work and tells of it.
+IF OBJECT_ID(N'[dbo].[Forecasts_truncate_guard]', N'U') IS NULL
+CREATE TABLE [dbo].[Forecasts_truncate_guard] (
+    Id  uniqueidentifier NULL CONSTRAINT [FK_Forecasts_truncate_guard] REFERENCES [dbo].[Forecasts] ([Id])
+);
+
+-- schema of a captured table
+-- Both capture modes of one table. A template: dbo and Forecasts are names.
+
+IF NOT EXISTS (SELECT 1 FROM sys.change_tracking_tables WHERE object_id = OBJECT_ID(N'[dbo].[Forecasts]'))
+    ALTER TABLE [dbo].[Forecasts] ENABLE CHANGE_TRACKING WITH (TRACK_COLUMNS_UPDATED = OFF);
+
+-- schema of a captured table
+IF NOT EXISTS (SELECT 1 FROM cdc.change_tables WHERE source_object_id = OBJECT_ID(N'[dbo].[Forecasts]'))
+    EXEC sys.sp_cdc_enable_table
+        @source_schema = N'dbo', @source_name = N'Forecasts', @role_name = NULL, @supports_net_changes = 0;
