@@ -1,7 +1,10 @@
 //! Request bodies: of a known type, of bounded length, in bounded time.
 
+use crate::answer::APPLICATION_JSON;
 use crate::error::ApiError;
+use crate::router::Shared;
 use axum::body::Body;
+use axum::extract::Request;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -33,6 +36,19 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, wait
         Ok(Err(_)) => Err(ApiError::field("", "ended early")),
         Err(_) => Err(ApiError::BodyTimeout),
     }
+}
+
+/// The body of a request that must be `application/json`.
+///
+/// # Errors
+///
+/// 415 for another type; those of [`read`] and [`json`].
+pub(crate) async fn object(shared: &Shared, request: Request) -> Result<Value, ApiError> {
+    let (parts, stream) = request.into_parts();
+    if media_type(&parts.headers) != APPLICATION_JSON {
+        return Err(ApiError::UnsupportedMediaType(APPLICATION_JSON));
+    }
+    json(&read(&parts.headers, stream, shared.body_bytes_max, shared.body_timeout).await?)
 }
 
 /// The body as JSON.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT, RETRY_AFTER};
+use http::header::{ACCEPT, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use smartpulse_pipeline::error::{Error, ErrorKind};
@@ -25,6 +25,10 @@ pub(crate) struct FieldError {
 pub(crate) enum ApiError {
     /// Values that cannot be.
     Validation(Vec<FieldError>),
+    /// Who calls is not known. The reason is in a metric: a caller learns nothing from it.
+    Unauthorized,
+    /// The caller is known, and may not do this.
+    Forbidden,
     /// No such forecast.
     ForecastNotFound,
     /// No such path.
@@ -62,6 +66,12 @@ impl ApiError {
             Self::Validation(fields) => {
                 let all: Vec<String> = fields.iter().map(ToString::to_string).collect();
                 (StatusCode::BAD_REQUEST, "VALIDATION_FAILED", all.join("; "))
+            }
+            Self::Unauthorized => {
+                (StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a valid bearer token is required".to_owned())
+            }
+            Self::Forbidden => {
+                (StatusCode::FORBIDDEN, "FORBIDDEN", "your role or your companies do not allow this".to_owned())
             }
             Self::ForecastNotFound => {
                 (StatusCode::NOT_FOUND, "FORECAST_NOT_FOUND", "there is no such forecast".to_owned())
@@ -126,6 +136,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Self::UnsupportedMediaType(accepted) = self {
             headers.insert(ACCEPT, HeaderValue::from_static(accepted));

@@ -25,10 +25,10 @@ pub(crate) async fn alive() -> Response {
 /// 200 when every part has started and the database answers, with what is degraded; otherwise 503, which
 /// names the parts.
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let degraded = shared.readiness.degradations();
+    let degraded = shared.parts.readiness.degradations();
     let names: Vec<&String> = degraded.iter().map(|(part, _)| part).collect();
-    let mut waiting = shared.readiness.starting();
-    if !matches!(timeout(PING_TIMEOUT, shared.database.ping()).await, Ok(Ok(()))) {
+    let mut waiting = shared.parts.readiness.starting();
+    if !matches!(timeout(PING_TIMEOUT, shared.parts.database.ping()).await, Ok(Ok(()))) {
         waiting.push("database".to_owned());
         waiting.sort();
         waiting.dedup();
@@ -45,7 +45,7 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 
 /// All metrics as Prometheus text.
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
+    match TextEncoder::new().encode_to_string(&shared.parts.registry.gather()) {
         Ok(mut text) => {
             text.push_str(&process::metrics());
             ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response()

@@ -9,38 +9,55 @@
 //!   told of them is derived by capture.
 //! - Everything is bounded: request bodies, the time of headers, bodies and requests, requests and connections
 //!   at a time. Health and metrics are never refused for load.
-//! - No tokens exist yet, so that [`bind`] refuses every address but loopback ones.
+//! - Who calls is told by a bearer token, what it may do by its role, whose forecasts it sees by its companies.
+//!   Another company's forecast is answered as one that is not there. A route without a policy lets nobody pass.
 //!
 //! | file | idea |
 //! | --- | --- |
 //! | `server` | the listener, the connections, the orderly end |
-//! | `router` | which path leads where, through which layers |
-//! | `forecasts` | reads, creation and deletion of forecasts |
-//! | `patch` | changing one |
+//! | `router` | which path leads where, and who may go there |
+//! | `policy`, `gate` | the policies of routes; the checks in front of all of them |
+//! | `auth` | tokens to callers |
+//! | `read`, `list`, `batch` | reads: one forecast, a page, several by id |
+//! | `create`, `patch`, `delete` | writes; `change`: how one is made conditional |
+//! | `answer` | bodies as they are held, cache headers |
 //! | `validate` | bodies and queries to typed values, all errors at once: pure |
 //! | `conditional` | `ETag`, `If-Match`, `If-None-Match`: pure |
 //! | `body` | media types, bounded bodies |
 //! | `error` | every refusal there is |
 //! | `health`, `readiness` | alive, ready, degraded |
-//! | `limits` | load, time and panics |
+//! | `panics` | a handler's panic is an answer |
 //! | `measure`, `process` | what `/metrics` tells |
 
 #![warn(missing_docs)]
 
+mod answer;
+mod auth;
+mod batch;
 mod body;
+mod change;
 mod conditional;
+mod create;
+mod delete;
 mod error;
-mod forecasts;
+mod gate;
 mod health;
-mod limits;
+mod list;
 mod measure;
+mod panics;
 mod patch;
+mod policy;
 mod process;
+mod read;
 mod readiness;
 mod router;
 mod server;
+#[cfg(test)]
+mod testing;
 mod validate;
 
+pub use auth::{DevelopmentToken, Role, development_token};
+pub use policy::Policy;
 pub use readiness::Readiness;
-pub use router::Api;
+pub use router::{Api, Parts};
 pub use server::bind;

@@ -1,12 +1,10 @@
 //! How many requests there are, and how long they take.
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
-use http::Method;
+use crate::auth::Refusal;
+use http::{Method, StatusCode};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use smartpulse_pipeline::error::{Error, Result};
-use std::time::Instant;
+use std::time::Duration;
 
 /// From a hit in L1 (well below 1 ms) to the longest that a request may take.
 const DURATION_SECONDS: [f64; 15] =
@@ -17,6 +15,8 @@ const DURATION_SECONDS: [f64; 15] =
 pub(crate) struct HttpMetrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
+    shed: IntCounterVec,
+    tokens_refused: IntCounterVec,
 }
 
 impl HttpMetrics {
@@ -27,22 +27,34 @@ impl HttpMetrics {
         let options = HistogramOpts::new("http_request_duration_seconds", "From request to answer, by route")
             .buckets(DURATION_SECONDS.to_vec());
         let seconds = HistogramVec::new(options, &["method", "path"]).map_err(refused)?;
+        let by =
+            |name: &str, help: &str, label: &str| IntCounterVec::new(Opts::new(name, help), &[label]).map_err(refused);
+        let shed = by("http_requests_shed_total", "Requests refused for load, by limit", "limit")?;
+        let tokens_refused = by("api_tokens_refused_total", "Bearer tokens refused, by reason", "reason")?;
         registry.register(Box::new(requests.clone())).map_err(refused)?;
         registry.register(Box::new(seconds.clone())).map_err(refused)?;
-        Ok(Self { requests, seconds })
+        for family in [&shed, &tokens_refused] {
+            registry.register(Box::new(family.clone())).map_err(refused)?;
+        }
+        Ok(Self { requests, seconds, shed, tokens_refused })
     }
-}
 
-/// Counts and times a request.
-pub(crate) async fn measure(State(metrics): State<HttpMetrics>, request: Request, next: Next) -> Response {
-    let start = Instant::now();
-    let method = method(request.method());
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    let path = path.as_ref().map_or("unmatched", MatchedPath::as_str);
-    metrics.requests.with_label_values(&[method, response.status().as_str()]).inc();
-    metrics.seconds.with_label_values(&[method, path]).observe(start.elapsed().as_secs_f64());
-    response
+    /// A request was answered. `path` is a route's template.
+    pub(crate) fn observe(&self, verb: &Method, path: Option<&str>, status: StatusCode, took: Duration) {
+        let verb = method(verb);
+        self.requests.with_label_values(&[verb, status.as_str()]).inc();
+        self.seconds.with_label_values(&[verb, path.unwrap_or("unmatched")]).observe(took.as_secs_f64());
+    }
+
+    /// A request was refused for load.
+    pub(crate) fn shed(&self, limit: &str) {
+        self.shed.with_label_values(&[limit]).inc();
+    }
+
+    /// A token was refused.
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.tokens_refused.with_label_values(&[refusal.as_str()]).inc();
+    }
 }
 
 /// Callers may invent methods; labels may not.

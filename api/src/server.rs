@@ -1,13 +1,14 @@
 //! The listener, its connections, and their orderly end.
 
+use crate::auth;
 use crate::router::Api;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use smartpulse_config::ApiSettings;
 use smartpulse_pipeline::error::{Error, Result};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,16 +26,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How much longer than one request the end may take: for the answers' way out.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
 
-/// Binds a listener for the API.
+/// Binds the listener of the API.
 ///
 /// # Errors
 ///
-/// `Fatal` if the address is not a loopback one: anybody who can reach the API may change everything as long as
-/// it asks for no tokens. `Fatal` if the address cannot be bound.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    if !address.ip().is_loopback() {
+/// `Fatal` if the address is not a loopback one and tokens are signed with the development secret: anybody who can
+/// reach the API could sign. `Fatal` if the address cannot be bound.
+pub async fn bind(settings: &ApiSettings) -> Result<TcpListener> {
+    let address = settings.listen;
+    if !address.ip().is_loopback() && auth::are_known(&settings.auth) {
         return Err(Error::fatal(format!(
-            "the api asks for no tokens yet and so listens on loopback only: api.listen is {address}, use 127.0.0.1:{}",
+            "tokens are signed with the development secret, which everybody knows, and so the api listens on loopback \
+             only: api.listen is {address}; use 127.0.0.1:{}, or set a secret of your own:\n\
+             SMARTPULSE__API__AUTH__KEYS='[{{kind: hs256, secret: ...}}]'",
             address.port()
         )));
     }

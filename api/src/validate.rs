@@ -13,6 +13,9 @@ const TAKE_DEFAULT: u32 = 20;
 /// How many forecasts a list gives at most.
 const TAKE_MAX: u32 = 500;
 
+/// How many forecasts a batch asks for at most.
+const BATCH_MAX: usize = 500;
+
 /// The longest status, in characters: the column is `nvarchar(32)`.
 const STATUS_CHARS_MAX: usize = 32;
 
@@ -180,6 +183,32 @@ pub(crate) fn query(parameters: &[(String, String)]) -> Result<ForecastQuery, Ve
         errors.extend(wrong.map(|wrong| error(name, wrong)));
     }
     if errors.is_empty() { Ok(query) } else { Err(errors) }
+}
+
+/// The ids of a batch: each once, in the order given.
+pub(crate) fn ids(body: &Value) -> Result<Vec<String>, Vec<FieldError>> {
+    let Some(object) = body.as_object() else {
+        return Err(vec![error("", "must be a JSON object")]);
+    };
+    let mut errors: Vec<FieldError> =
+        object.keys().filter(|name| *name != "ids").map(|name| error(name, "is not a known member")).collect();
+    let mut ids = Vec::new();
+    match object.get("ids").and_then(Value::as_array) {
+        None => errors.push(error("ids", "must be a list of UUIDs")),
+        Some(texts) if texts.is_empty() || texts.len() > BATCH_MAX => {
+            errors.push(error("ids", "must be 1 to 500 UUIDs"))
+        }
+        Some(texts) => {
+            for (index, text) in texts.iter().enumerate() {
+                match text.as_str().and_then(id) {
+                    Some(id) if ids.contains(&id) => {}
+                    Some(id) => ids.push(id),
+                    None => errors.push(error(&format!("ids/{index}"), "must be a UUID")),
+                }
+            }
+        }
+    }
+    if errors.is_empty() { Ok(ids) } else { Err(errors) }
 }
 
 fn set(place: &mut Option<String>, value: Option<String>, wrong: &'static str) -> Option<&'static str> {

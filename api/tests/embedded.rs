@@ -5,7 +5,7 @@ mod common;
 use common::{COMPANY, UNIT, World, settings, support::MemoryDatabase};
 use http::StatusCode;
 use serde_json::{Value, json};
-use smartpulse_api::{Api, Readiness};
+use smartpulse_api::{Api, Parts, Readiness};
 use smartpulse_cache::{Cache, CacheConfig};
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
@@ -20,7 +20,9 @@ async fn world(folder: &std::path::Path) -> (World, SharedDatabase) {
     database.create_schema().await.unwrap();
     let cache = Cache::new(CacheConfig::default(), Arc::clone(&database), &registry).unwrap();
     let readiness = Arc::new(Readiness::new(Vec::<String>::new()));
-    let api = Api::new(settings(), cache.clone(), Arc::clone(&database), Arc::clone(&readiness), registry).unwrap();
+    let parts =
+        Parts { cache: cache.clone(), database: Arc::clone(&database), readiness: Arc::clone(&readiness), registry };
+    let api = Api::new(settings(), "development", parts).unwrap();
     (World { database: MemoryDatabase::new(), cache, readiness, router: api.router() }, database)
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::support::Mode;
-use common::{COMPANY, ID, UNIT, forecast, world};
+use common::{COMPANY, ID, UNIT, USER, admin, forecast, world};
 use http::StatusCode;
 use serde_json::{Value, json};
 use smartpulse_clients::database::Write;
@@ -83,7 +83,7 @@ async fn a_writer_reads_its_own_writes_at_once() {
         ("forecastDate", json!("2026-02-01T00:00:00.000Z")),
         ("confidenceLevel", json!(0.9)),
         ("updatedVia", json!("ProductionForecast.Api")),
-        ("updatedBy", Value::Null),
+        ("updatedBy", json!(USER)),
         ("versionId", json!(1)),
     ] {
         assert_eq!(document[member], value, "{member}");
@@ -141,6 +141,7 @@ async fn operations_without_if_match_survive_a_concurrent_write_and_with_it_do_n
         let router = world.router.clone();
         let patching = tokio::spawn(async move {
             let mut request = http::Request::patch(path()).header(OPERATIONS.0, OPERATIONS.1);
+            request = request.header("authorization", admin());
             if let Some(tag) = condition {
                 request = request.header("if-match", tag);
             }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::support::Mode;
-use common::{ID, OTHER_ID, World, settings, world, world_with};
+use common::{ID, OTHER_ID, World, admin, settings, world, world_with};
 use http::StatusCode;
 use serde_json::{Value, json};
 use smartpulse_config::ApiSettings;
@@ -238,7 +238,8 @@ async fn over_the_limit_requests_are_refused_at_once_and_health_is_not() {
     world.database.hold_answers(true);
     let router = world.router.clone();
     let slow = tokio::spawn(async move {
-        let request = http::Request::get(path()).body(axum::body::Body::empty()).unwrap();
+        let request =
+            http::Request::get(path()).header("authorization", admin()).body(axum::body::Body::empty()).unwrap();
         tower::ServiceExt::oneshot(router, request).await.unwrap().status()
     });
     let held = world.database.next_held().await;

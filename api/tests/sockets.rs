@@ -3,9 +3,9 @@
 mod common;
 
 use common::support::MemoryDatabase;
-use common::{ID, api, forecast, settings};
+use common::{ID, admin, api, forecast, settings};
 use smartpulse_api::bind;
-use smartpulse_config::ApiSettings;
+use smartpulse_config::{ApiSettings, AuthKey, Secret};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ struct Server {
 
 async fn start(database: &Arc<MemoryDatabase>, settings: ApiSettings) -> Server {
     database.set(ID, forecast(450));
+    let listener = bind(&settings).await.unwrap();
     let (api, ..) = api(database, settings);
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(api.serve(listener, async {
@@ -53,17 +53,21 @@ async fn talk(stream: &mut TcpStream, text: &str, until: Option<&str>) -> String
 }
 
 #[tokio::test]
-async fn only_loopback_is_bound() {
+async fn only_loopback_is_bound_as_long_as_everybody_can_sign() {
     for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
-        let error = bind(address.parse().unwrap()).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "the api asks for no tokens yet and so listens on loopback only: api.listen is {address}, use \
-                 127.0.0.1:8080"
-            )
+        let error = bind(&ApiSettings { listen: address.parse().unwrap(), ..settings() }).await.unwrap_err();
+        assert!(
+            error.to_string().starts_with(&format!(
+                "tokens are signed with the development secret, which everybody knows, and so the api listens on \
+                 loopback only: api.listen is {address}; use 127.0.0.1:8080, or set a secret of your own"
+            )),
+            "{error}"
         );
     }
+    let mut own = settings();
+    own.auth.keys = vec![AuthKey::Hs256 { secret: Secret::new("x".repeat(32)), kid: None }];
+    own.listen = "0.0.0.0:0".parse().unwrap();
+    bind(&own).await.unwrap();
 }
 
 #[tokio::test]
@@ -78,9 +82,12 @@ async fn slow_headers_are_cut_and_slow_bodies_refused() {
     assert_eq!(talk(&mut silent, "", None).await, "");
     assert!(start.elapsed() >= Duration::from_millis(200) && start.elapsed() < Duration::from_secs(10));
     let mut body = TcpStream::connect(server.address).await.unwrap();
-    let head =
-        "POST /api/forecasts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
-    let answer = talk(&mut body, head, Some("}")).await;
+    let head = format!(
+        "POST /api/forecasts HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: 100\r\n\r\n{{",
+        admin()
+    );
+    let answer = talk(&mut body, &head, Some("}")).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.ends_with(r#"{"error":"the body did not arrive in time","code":"REQUEST_TIMEOUT"}"#), "{answer}");
 }
@@ -93,7 +100,14 @@ async fn what_is_no_http_is_refused_and_the_next_connection_served() {
         ("GET /health HTTP/1.1\r\nHost : x\r\n\r\n".to_owned(), "400"),
         (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)), "431"),
         (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(1 << 20)), "431"),
-        ("POST /api/forecasts HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".into(), "400"),
+        (
+            format!(
+                "POST /api/forecasts HTTP/1.1\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
+                 Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+                admin()
+            ),
+            "400",
+        ),
     ] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         // The server may close before it has read all of it.
@@ -113,7 +127,7 @@ async fn what_is_no_http_is_refused_and_the_next_connection_served() {
 async fn the_end_waits_for_requests_under_way_and_takes_no_more() {
     let database = MemoryDatabase::new();
     let server = start(&database, settings()).await;
-    let request = format!("GET /api/forecasts/{ID} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let request = format!("GET /api/forecasts/{ID} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n", admin());
     let mut idle = TcpStream::connect(server.address).await.unwrap();
     assert!(talk(&mut idle, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", Some("alive")).await.contains("200 OK"));
     database.hold_answers(true);

@@ -39,7 +39,8 @@ pub use retry::{RetryPolicies, RetryPolicy, RetryRef};
 pub use schema::check;
 pub use secret::Secret;
 pub use settings::{
-    ApiSettings, CacheSettings, LogFormat, LogSettings, PlayerSettings, ResourceSpec, RuntimeSettings, Settings,
+    ApiSettings, AuthKey, AuthSettings, CacheSettings, ClaimNames, LogFormat, LogSettings, PlayerSettings,
+    ResourceSpec, RuntimeSettings, Settings,
 };
 pub use spec::{ComponentSpec, Input, Kind, PipelineSpec, is_id};
 pub use yaml::{DEPTH_MAX, EXPANDED_BYTES_MAX, NODES_MAX, TEXT_BYTES_MAX, read_yaml};

@@ -3,7 +3,6 @@
 //! No field has a default in code. The defaults are the values of `default.yaml`, which is compiled in.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema};
@@ -14,6 +13,10 @@ use crate::layers::{self, LoadOptions};
 use crate::located::Located;
 use crate::node::{Node, Span};
 use crate::retry::RetryPolicies;
+
+mod api;
+
+pub use api::{ApiSettings, AuthKey, AuthSettings, ClaimNames};
 
 /// Everything an instance can be told, apart from its pipelines.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -67,32 +70,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line, for log collectors.
     Json,
-}
-
-/// The HTTP API.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ApiSettings {
-    /// Address and port to listen on; port 0 takes any free one. Default `127.0.0.1:8080`, which only this
-    /// machine can reach.
-    #[schemars(with = "String", extend("format" = "socket-address"))]
-    pub listen: SocketAddr,
-    /// Longest request body, in bytes; longer ones get 413. Default 1,048,576.
-    #[schemars(range(min = 1_024, max = 67_108_864))]
-    pub body_bytes_max: usize,
-    /// Longest a request may take, in milliseconds; then it gets 503. Default 10,000.
-    #[schemars(range(min = 10, max = 600_000))]
-    pub request_timeout_ms: u64,
-    /// Longest a client may take to send its headers, in milliseconds; then the connection is closed.
-    /// Default 10,000.
-    #[schemars(range(min = 100, max = 60_000))]
-    pub header_timeout_ms: u64,
-    /// Requests served at the same time; the excess gets 503 with `Retry-After`. Default 512.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub concurrency_max: usize,
-    /// `Cache-Control` of cacheable answers. Default `max-age=60, private`.
-    #[schemars(length(min = 1, max = 200))]
-    pub cache_control: String,
 }
 
 /// The cache tiers.

@@ -10,16 +10,20 @@ use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use smartpulse_api::{Api, Readiness};
+use smartpulse_api::{Api, DevelopmentToken, Parts, Readiness, Role, development_token};
 use smartpulse_cache::{Cache, CacheConfig};
-use smartpulse_config::ApiSettings;
+use smartpulse_config::{ApiSettings, Settings};
 use std::sync::Arc;
+use std::time::Duration;
 use support::MemoryDatabase;
 use tower::ServiceExt;
+use uuid::Uuid;
 
 pub const ID: &str = "0b0a1c60-0000-4000-8000-000000000001";
 pub const OTHER_ID: &str = "0b0a1c60-0000-4000-8000-000000000002";
 pub const COMPANY: &str = "0b0a1c60-0000-4000-8000-00000000000a";
+pub const OTHER_COMPANY: &str = "0b0a1c60-0000-4000-8000-00000000000c";
+pub const USER: &str = "0b0a1c60-0000-4000-8000-0000000000aa";
 pub const UNIT: &str = "0b0a1c60-0000-4000-8000-00000000000b";
 
 pub fn settings() -> ApiSettings {
@@ -29,7 +33,7 @@ pub fn settings() -> ApiSettings {
         request_timeout_ms: 10_000,
         header_timeout_ms: 10_000,
         concurrency_max: 64,
-        cache_control: "max-age=60, private".to_owned(),
+        ..Settings::default().api
     }
 }
 
@@ -44,7 +48,9 @@ pub fn api(database: &Arc<MemoryDatabase>, settings: ApiSettings) -> (Api, Cache
     let registry = prometheus::Registry::new();
     let cache = Cache::new(CacheConfig::default(), database.shared(), &registry).unwrap();
     let readiness = Arc::new(Readiness::new(["cache", "trackers"]));
-    let api = Api::new(settings, cache.clone(), database.shared(), Arc::clone(&readiness), registry).unwrap();
+    let parts =
+        Parts { cache: cache.clone(), database: database.shared(), readiness: Arc::clone(&readiness), registry };
+    let api = Api::new(settings, "development", parts).unwrap();
     (api, cache, readiness)
 }
 
@@ -67,6 +73,22 @@ pub fn forecast(demand: i64) -> Value {
     })
 }
 
+/// A token of [`USER`], good for minutes.
+pub fn token(role: Role, companies: &[&str]) -> String {
+    let token = DevelopmentToken {
+        user: USER.parse().unwrap(),
+        role,
+        companies: companies.iter().map(|company| company.parse::<Uuid>().unwrap()).collect(),
+        ttl: Duration::from_secs(600),
+    };
+    development_token(&Settings::default().api.auth, "development", &token).unwrap()
+}
+
+/// The `Authorization` of an admin.
+pub fn admin() -> String {
+    format!("Bearer {}", token(Role::Admin, &[]))
+}
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub struct Answer {
@@ -86,9 +108,13 @@ impl Answer {
 }
 
 impl World {
+    /// Sends as an admin, unless the headers say as whom; an empty `authorization` is none.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
+        if !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = request.header("authorization", admin());
+        }
+        for (name, value) in headers.iter().filter(|(name, value)| *name != "authorization" || !value.is_empty()) {
             request = request.header(*name, *value);
         }
         let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();

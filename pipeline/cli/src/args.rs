@@ -1,7 +1,10 @@
 //! The grammar of the command line, with help that teaches.
 
+use crate::token::{RoleArg, parse_duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
+use uuid::Uuid;
 
 const MAIN_HELP: &str = "\
 Examples:
@@ -85,6 +88,15 @@ Examples:
   smartpulse dlq discard --all --pipeline diff-file
 
 All of it works beside a running graph.";
+
+const TOKEN_HELP: &str = "\
+Examples:
+  smartpulse token --user 0b0a1c60-0000-4000-8000-0000000000aa
+  smartpulse token --user 0b0a1c60-0000-4000-8000-0000000000aa --role viewer --company UUID --ttl 8h
+  curl -H \"Authorization: Bearer $(smartpulse token --user UUID)\" localhost:8080/api/forecasts
+
+Signed with the first shared secret of api.auth.keys; the built-in one is known to everybody. In every other
+environment than development a token is the issuer's to give.";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -176,6 +188,9 @@ pub enum Command {
     /// Run everything on a week of real data, with nothing installed
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArgs),
+    /// Print a bearer token of the API, for development
+    #[command(after_help = TOKEN_HELP)]
+    Token(TokenArgs),
     /// Make files and databases for trials and benches
     Dev {
         #[command(subcommand)]
@@ -260,6 +275,22 @@ pub struct LettersOf {
     /// Only those of a component
     #[arg(long, value_name = "C")]
     pub component: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Who calls: what writes are signed with
+    #[arg(long, value_name = "UUID")]
+    pub user: Uuid,
+    /// What it may do
+    #[arg(long, value_enum, default_value_t = RoleArg::Admin)]
+    pub role: RoleArg,
+    /// Whose forecasts it sees; may be repeated; an admin sees all
+    #[arg(long = "company", value_name = "UUID")]
+    pub companies: Vec<Uuid>,
+    /// How long it is good, such as 30m or 7d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    pub ttl: Duration,
 }
 
 #[derive(Debug, Args)]

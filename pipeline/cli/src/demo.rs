@@ -11,7 +11,9 @@ use crate::serve::{self, Serving};
 use crate::setup::{self, Pipeline, Session, shown};
 use crate::signals::Stop;
 use crate::style::{Paint, Side, Table, columns, duration, print, rate, thousands, wrap};
+use crate::token::DEMO_USER;
 use anyhow::{Context, anyhow};
+use smartpulse_api::{DevelopmentToken, Role, development_token};
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::embedded::DataFolder;
 use smartpulse_config::{ComponentSpec, PipelineSpec, SourceText};
@@ -71,6 +73,8 @@ struct Stage {
     company: String,
     forecasts: usize,
     units: usize,
+    /// A bearer token of an admin.
+    token: String,
 }
 
 struct Show<'a> {
@@ -139,12 +143,25 @@ impl Show<'_> {
             company: company.to_string(),
             forecasts: loaded.forecast_ids.len(),
             units: loaded.unit_ids.len(),
+            token: self.token()?,
         })
+    }
+
+    /// What the lines to try are sent with.
+    fn token(&self) -> Result<String, Failure> {
+        let settings = &self.session.settings;
+        let token = DevelopmentToken {
+            user: DEMO_USER,
+            role: Role::Admin,
+            companies: Vec::new(),
+            ttl: Duration::from_secs(86_400),
+        };
+        Ok(development_token(&settings.api.auth, &settings.environment, &token)?)
     }
 
     /// What is going on, where, and what to try.
     fn header(&self, stage: &Stage, paint: Paint) -> String {
-        let Stage { serving, forecast, company, forecasts, units, .. } = stage;
+        let Stage { serving, forecast, company, forecasts, units, token, .. } = stage;
         let url = format!("http://{}", serving.address);
         let file = shown(&self.database_file());
         let pace = match self.session.settings.player.changes_per_second {
@@ -164,14 +181,17 @@ impl Show<'_> {
             format!("  {}", paint.bold(&url)),
             String::new(),
             paint.bold("Try"),
-            command(format!("curl -i {url}/api/forecasts/{forecast}")),
-            command(format!("curl '{url}/api/forecasts?companyId={company}&take=2'")),
+            command(format!("TOKEN={token}")),
+            command(format!("curl -i -H \"Authorization: Bearer $TOKEN\" {url}/api/forecasts/{forecast}")),
+            command(format!(
+                "curl -H \"Authorization: Bearer $TOKEN\" '{url}/api/forecasts?companyId={company}&take=2'"
+            )),
             command(format!("curl {url}/health/ready")),
             command(format!("curl -s {url}/metrics | grep -E '^(cache_hits_total|database_queries_total)'")),
             String::new(),
             paint.bold("Change a row with any program, then read it again: the next versionId, from L1"),
             command(format!("sqlite3 {file} \"UPDATE Forecasts SET Demand=0.5 WHERE Id='{forecast}'\"")),
-            command(format!("curl -i {url}/api/forecasts/{forecast}")),
+            command(format!("curl -i -H \"Authorization: Bearer $TOKEN\" {url}/api/forecasts/{forecast}")),
             String::new(),
             paint.dim("Ctrl-C ends it; the data stays, and the next start goes on from there (--fresh starts over)."),
             String::new(),

@@ -13,6 +13,7 @@
 //! | `run`, `demo` | what is run, and what is shown meanwhile |
 //! | `validate`, `graph`, `list`, `schema` | answers that need nothing but the files |
 //! | `position`, `dlq` | answers from the data folder, beside a running graph |
+//! | `token` | a bearer token for development |
 //! | `dev` | files for trials and benches |
 //! | `reading`, `summary` | numbers of the process's own metrics, and the table at the end |
 //! | `screen`, `logging`, `style` | lines that do not tear the block below them; looks |
@@ -38,6 +39,7 @@ mod setup;
 mod signals;
 mod style;
 mod summary;
+mod token;
 mod validate;
 
 use args::{Cli, Command};
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Resnapshot { id } => position::resnapshot(&settings, id),
         Command::Dlq { command } => dlq::dlq(&settings, command),
         Command::Demo(args) => demo::demo(&settings, args),
+        Command::Token(args) => token::token(&settings, args),
         Command::Dev { command } => dev::dev(&settings, command),
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! The API beside running graphs: bound before they start, ready when the cache is warm, ended after them.
 
 use crate::setup::Session;
-use smartpulse_api::{Api, Readiness};
+use smartpulse_api::{Api, Parts, Readiness};
 use smartpulse_cache::SharedCache;
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_pipeline::error::Result;
@@ -38,26 +38,26 @@ impl Serving {
     /// Binds the API's address.
     ///
     /// # Errors
-    /// When it is taken, or not on loopback.
+    /// When it is taken, or not on loopback while everybody can sign tokens.
     pub async fn bind(session: &Session) -> Result<TcpListener> {
-        smartpulse_api::bind(session.settings.api.listen).await
+        smartpulse_api::bind(&session.settings.api).await
     }
 
     /// Answers requests from now on.
     ///
     /// # Errors
-    /// When cache or database cannot be opened.
+    /// When cache or database cannot be opened, or there are no keys for tokens.
     pub async fn start(session: &Session, listener: TcpListener) -> Result<Self> {
         let cache: Arc<SharedCache> = session.resources.get(CACHE).await?;
         let database: SharedDatabase = session.resources.get(DATABASE).await?;
         let readiness = Arc::new(Readiness::new([WARM_UP]));
-        let api = Api::new(
-            session.settings.api.clone(),
-            cache.cache().clone(),
+        let parts = Parts {
+            cache: cache.cache().clone(),
             database,
-            readiness.clone(),
-            session.metrics.clone(),
-        )?;
+            readiness: readiness.clone(),
+            registry: session.metrics.clone(),
+        };
+        let api = Api::new(session.settings.api.clone(), &session.settings.environment, parts)?;
         let address = listener.local_addr().unwrap_or(session.settings.api.listen);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {

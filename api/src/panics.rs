@@ -1,32 +1,8 @@
-//! Load, time and panics: whatever happens, the caller gets an answer, soon.
+//! Panics: whatever happens, the caller gets an answer.
 
 use crate::error::ApiError;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
-
-/// What all requests together may use. One per server: a limit per connection would be none.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    pub concurrency: Arc<Semaphore>,
-    pub request_timeout: Duration,
-}
-
-/// Refuses at once what is over the limit: a request that waits in line uses memory and helps nobody.
-pub(crate) async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = limits.concurrency.try_acquire() else {
-        return ApiError::Overloaded.into_response();
-    };
-    match timeout(limits.request_timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::Timeout.into_response(),
-    }
-}
 
 /// The answer of a handler that panicked. Its message may name anything, so that it goes to the log only.
 #[allow(clippy::needless_pass_by_value, reason = "the layer hands it over")]
@@ -42,7 +18,7 @@ mod tests {
     use axum::Router;
     use axum::body::Body;
     use axum::routing::get;
-    use http::StatusCode;
+    use http::{Request, StatusCode};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
     use tower_http::catch_panic::CatchPanicLayer;

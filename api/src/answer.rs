@@ -1,0 +1,69 @@
+//! What successful answers are made of: bodies as they are held, and the headers that say where they come from.
+
+use crate::conditional::{is_known, version_tag};
+use crate::router::Shared;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY, WARNING};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use smartpulse_cache::Level;
+use smartpulse_clients::database::Row;
+
+pub(crate) const APPLICATION_JSON: &str = "application/json";
+
+const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
+const X_CACHE_LEVEL: HeaderName = HeaderName::from_static("x-cache-level");
+const X_CACHE_STALE: HeaderName = HeaderName::from_static("x-cache-stale");
+
+/// A stale answer must be asked for again; RFC 9111 section 5.2.2.4.
+const STALE_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache, private");
+
+/// RFC 7234 section 5.5.1.
+const STALE_WARNING: HeaderValue = HeaderValue::from_static("110 - \"Response is Stale\"");
+
+/// A browser that two people use must not answer the one with what it kept for the other.
+const VARY_CALLER: HeaderValue = HeaderValue::from_static("authorization");
+
+/// The answer of a write: the row as it is now.
+pub(crate) fn written(status: StatusCode, row: Row) -> Response {
+    document(status, row.document, version_tag(row.version))
+}
+
+/// A JSON body with its tag.
+pub(crate) fn document(status: StatusCode, body: Bytes, tag: HeaderValue) -> Response {
+    let headers = [(CONTENT_TYPE, HeaderValue::from_static(APPLICATION_JSON)), (ETAG, tag)];
+    (status, headers, Body::from(body)).into_response()
+}
+
+/// A cached answer.
+pub(crate) struct Answer {
+    pub body: Bytes,
+    pub tag: HeaderValue,
+    pub level: Level,
+    pub stale: bool,
+}
+
+impl Answer {
+    /// The answer to a request with these headers: without a body if the caller has it.
+    pub fn into_response(self, shared: &Shared, request: &HeaderMap) -> Response {
+        let mut response = if is_known(request, &self.tag) {
+            (StatusCode::NOT_MODIFIED, [(ETAG, self.tag)]).into_response()
+        } else {
+            document(StatusCode::OK, self.body, self.tag)
+        };
+        let headers = response.headers_mut();
+        let hit = if self.level == Level::L4 { "false" } else { "true" };
+        headers.insert(X_CACHE_HIT, HeaderValue::from_static(hit));
+        headers.insert(X_CACHE_LEVEL, HeaderValue::from_static(self.level.as_str()));
+        headers.insert(VARY, VARY_CALLER);
+        if self.stale {
+            headers.insert(CACHE_CONTROL, STALE_CACHE_CONTROL);
+            headers.insert(X_CACHE_STALE, HeaderValue::from_static("true"));
+            headers.insert(WARNING, STALE_WARNING);
+        } else {
+            headers.insert(CACHE_CONTROL, shared.cache_control.clone());
+        }
+        response
+    }
+}

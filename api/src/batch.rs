@@ -1,0 +1,48 @@
+//! `POST /api/forecasts/query`: several forecasts by id, each as its own read would answer it.
+
+use crate::answer::APPLICATION_JSON;
+use crate::auth::Called;
+use crate::error::ApiError;
+use crate::read::sees;
+use crate::router::Shared;
+use crate::{body, validate};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, TryStreamExt, stream};
+use http::header::CONTENT_TYPE;
+use serde_json::json;
+use std::sync::Arc;
+
+/// How many of the ids that are not in memory are loaded at a time.
+const LOADS_MAX: usize = 16;
+
+/// `POST /api/forecasts/query` `{"ids": [...]}`: the forecasts in the order of their ids, and the ids for which there is
+/// none, or none that is the caller's to see.
+pub(crate) async fn query(
+    State(shared): State<Arc<Shared>>,
+    called: Called,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let ids = validate::ids(&body::object(&shared, request).await?).map_err(ApiError::Validation)?;
+    let loads = ids.clone().into_iter().map(|id| {
+        let cache = shared.parts.cache.clone();
+        async move { cache.get(&id).await }
+    });
+    let found: Vec<_> = stream::iter(loads).buffered(LOADS_MAX).try_collect().await?;
+    let mut body = String::from("{\"items\":[");
+    let mut missing = Vec::new();
+    for (id, hit) in ids.iter().zip(found) {
+        match hit.filter(|hit| sees(&called, &hit.document)) {
+            Some(hit) => {
+                if !body.ends_with('[') {
+                    body.push(',');
+                }
+                body.push_str(std::str::from_utf8(&hit.document).map_err(|_| ApiError::Internal)?);
+            }
+            None => missing.push(id),
+        }
+    }
+    body.push_str(&format!("],\"missing\":{}}}", json!(missing)));
+    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], Body::from(body)).into_response())
+}

@@ -1,0 +1,31 @@
+//! `DELETE /api/forecasts/{id}`
+
+use crate::auth::Called;
+use crate::change::{self, Outcome};
+use crate::conditional::IfMatch;
+use crate::error::ApiError;
+use crate::read::id;
+use crate::router::Shared;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use http::{HeaderMap, StatusCode};
+use smartpulse_clients::database::Write;
+use std::sync::Arc;
+
+/// `DELETE /api/forecasts/{id}`
+pub(crate) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    called: Called,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    let key = id(path)?;
+    let if_match = IfMatch::from_headers(&headers);
+    let delete = change::write(&shared, &called, &key, &if_match, |hit| {
+        Ok(Some(Write::Delete { key: Arc::clone(&key), expected_version: Some(hit.version) }))
+    });
+    match delete.await? {
+        Outcome::Written(_) => Ok(StatusCode::NO_CONTENT),
+        Outcome::Unchanged(_) => Err(ApiError::Internal),
+    }
+}

@@ -1,0 +1,50 @@
+//! `GET /api/forecasts/{id}`, and how a forecast is found that is the caller's to see.
+
+use crate::answer::Answer;
+use crate::auth::{Called, Caller};
+use crate::conditional::version_tag;
+use crate::error::ApiError;
+use crate::router::Shared;
+use crate::validate;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderMap;
+use smartpulse_cache::Hit;
+use smartpulse_json::Document;
+use smartpulse_pipeline::Key;
+use std::sync::Arc;
+
+/// `GET /api/forecasts/{id}`
+pub(crate) async fn read(
+    State(shared): State<Arc<Shared>>,
+    called: Called,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let hit = visible(shared.parts.cache.get(&id(path)?).await?, &called)?;
+    let answer = Answer { body: hit.document, tag: version_tag(hit.version), level: hit.level, stale: hit.stale };
+    Ok(answer.into_response(&shared, &headers))
+}
+
+/// The id in a path as documents spell it. What is no id is no forecast's.
+pub(crate) fn id(path: Result<Path<String>, PathRejection>) -> Result<Key, ApiError> {
+    let Path(text) = path.map_err(|_| ApiError::ForecastNotFound)?;
+    validate::id(&text).map(Key::from).ok_or(ApiError::ForecastNotFound)
+}
+
+/// What was found, if it is the caller's to see. Another company's forecast is answered as one that is not there.
+pub(crate) fn visible(found: Option<Hit>, caller: &Caller) -> Result<Hit, ApiError> {
+    found.filter(|hit| sees(caller, &hit.document)).ok_or(ApiError::ForecastNotFound)
+}
+
+/// Whether a document is the caller's to see; one without a company is an admin's.
+pub(crate) fn sees(caller: &Caller, document: &Bytes) -> bool {
+    caller.sees_all() || company(document).is_some_and(|company| caller.sees(&company))
+}
+
+fn company(document: &Bytes) -> Option<String> {
+    let document = Document::parse(document.clone()).ok()?;
+    document.get("companyId")?.as_str().map(|company| company.into_owned())
+}

@@ -1,0 +1,31 @@
+//! An API over an empty database, for unit tests.
+
+use crate::{Api, DevelopmentToken, Parts, Readiness, Role, development_token};
+use smartpulse_cache::{Cache, CacheConfig};
+use smartpulse_clients::database::SharedDatabase;
+use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
+use smartpulse_config::{AuthSettings, Settings};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// An API with the built-in settings. Its database has no tables.
+pub(crate) fn api() -> Api {
+    let registry = prometheus::Registry::new();
+    let folder = tempfile::tempdir().unwrap();
+    let database = SqliteDatabase::open("main", &SqliteConfig::default(), folder.path(), &registry).unwrap();
+    let database: SharedDatabase = Arc::new(database);
+    let cache = Cache::new(CacheConfig::default(), Arc::clone(&database), &registry).unwrap();
+    let readiness = Arc::new(Readiness::default());
+    Api::new(Settings::default().api, "development", Parts { cache, database, readiness, registry }).unwrap()
+}
+
+pub(crate) fn admin_token(settings: &AuthSettings) -> String {
+    let token = DevelopmentToken {
+        user: Uuid::from_u128(1),
+        role: Role::Admin,
+        companies: Vec::new(),
+        ttl: Duration::from_secs(600),
+    };
+    development_token(settings, "development", &token).unwrap()
+}
