@@ -1,6 +1,7 @@
 //! The wire, driven by `tiberius`, with a session that does as it is told.
 
 mod faults;
+mod raw;
 mod requests;
 mod session;
 mod types;
