@@ -192,11 +192,10 @@ impl<'a> Response<'a> {
     }
 
     fn row(&mut self, values: &[Value]) -> bool {
-        let Some(columns) = self.columns.clone() else {
-            return self.fault("a row came before its columns");
-        };
-        if let Err(place) = tokens::row(&mut self.bytes, &columns, values) {
-            let column = columns.get(place);
+        let written = self.columns.as_deref().map(|columns| tokens::row(&mut self.bytes, columns, values));
+        let Some(written) = written else { return self.fault("a row came before its columns") };
+        if let Err(place) = written {
+            let column = self.columns.as_deref().and_then(|columns| columns.get(place));
             let value =
                 values.get(place).map_or_else(|| format!("{} values", values.len()), |value| format!("{value:?}"));
             return self.fault(&format!("column {column:?} has {value}"));

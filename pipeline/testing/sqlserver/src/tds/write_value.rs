@@ -56,7 +56,7 @@ pub fn write(out: &mut Vec<u8>, sql_type: SqlType, nullable: bool, value: &Value
         SqlType::SmallDateTime => fixed(out, nullable, &small_datetime(moment(value)?)?),
         SqlType::Char(_) | SqlType::VarChar(Some(_)) => long(out, &text::encode(characters(value)?))?,
         SqlType::VarChar(None) => chunks(out, &text::encode(characters(value)?)),
-        SqlType::NChar(_) | SqlType::NVarChar(Some(_)) => long(out, &utf16(characters(value)?))?,
+        SqlType::NChar(_) | SqlType::NVarChar(Some(_)) => long_utf16(out, characters(value)?)?,
         SqlType::NVarChar(None) => chunks(out, &utf16(characters(value)?)),
         SqlType::Binary(_) | SqlType::VarBinary(Some(_)) => long(out, bytes(value)?)?,
         SqlType::VarBinary(None) => chunks(out, bytes(value)?),
@@ -67,10 +67,14 @@ pub fn write(out: &mut Vec<u8>, sql_type: SqlType, nullable: bool, value: &Value
 /// UTF-16, the low byte first.
 pub fn utf16(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() * 2);
+    push_utf16(&mut out, text);
+    out
+}
+
+fn push_utf16(out: &mut Vec<u8>, text: &str) {
     for unit in text.encode_utf16() {
         out.extend_from_slice(&unit.to_le_bytes());
     }
-    out
 }
 
 fn null(out: &mut Vec<u8>, sql_type: SqlType, nullable: bool) -> Result<(), Mismatch> {
@@ -111,6 +115,19 @@ fn long(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Mismatch> {
     }
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// Like [`long`], without a copy on the way: most of what a row has is such text.
+fn long_utf16(out: &mut Vec<u8>, text: &str) -> Result<(), Mismatch> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 2]);
+    push_utf16(out, text);
+    let length = u16::try_from(out.len() - start - 2).or(Err(Mismatch))?;
+    if length == u16::MAX {
+        return Err(Mismatch);
+    }
+    out[start..start + 2].copy_from_slice(&length.to_le_bytes());
     Ok(())
 }
 
