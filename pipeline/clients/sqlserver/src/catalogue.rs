@@ -526,7 +526,7 @@ pub(crate) mod tests {
     #[test]
     fn a_varchar_key_is_compared_as_varchar() {
         let orders = orders();
-        let sql = crate::statements::after_key(&orders, "", 2);
+        let sql = statements::after_key(&orders, "", 2);
         assert_eq!(
             sql,
             "([Re]]gion #1] > CAST(@P2 AS varchar(20)) OR ([Re]]gion #1] = CAST(@P2 AS varchar(20)) AND [Order No] > @P3))"

@@ -71,8 +71,10 @@ enum Step {
     Known(Written),
     /// The number of changed rows with the row.
     Insert,
-    /// The same; the version that was expected.
-    Update(Option<i64>),
+    /// The same.
+    Update,
+    /// The row as it is; the version that was expected of it.
+    Touch(Option<i64>),
     /// The row as it was, then the number of removed rows with the tombstone's version.
     Delete,
 }
@@ -123,11 +125,12 @@ impl Call {
                 let (values, key) = (self.push(values), self.push(key));
                 if columns.is_empty() {
                     self.parts.push(statements::touch(info, key));
+                    Step::Touch(*expected_version)
                 } else {
                     let expected = self.expect(info, *expected_version)?;
                     self.parts.push(statements::update(info, &columns, values, key, expected));
+                    Step::Update
                 }
-                Step::Update(*expected_version)
             }
             Write::Delete { key, expected_version } => {
                 let Some(key) = info.key_params(key) else {
@@ -197,14 +200,21 @@ impl Step {
                 Some(_) => Written::Exists,
                 None => return Err(Error::fatal("a row vanished within its transaction")),
             },
-            Self::Update(expected) => match next()?.first() {
+            Self::Update => match next()?.first() {
+                Some(row) if changed(row) => Written::Done(info.shape.entity(row, 1)?),
+                Some(row) => Written::VersionMismatch(info.shape.version(row, 1)?),
                 None => Written::NotFound,
+            },
+            Self::Touch(expected) => match next()?.first() {
                 Some(row) => {
                     let entity = info.shape.entity(row, 1)?;
-                    // An update that sets nothing is compared here.
-                    let differs = !changed(row) || expected.is_some_and(|v| v > entity.version);
-                    if differs { Written::VersionMismatch(entity.version) } else { Written::Done(entity) }
+                    if expected.is_some_and(|version| version != entity.version) {
+                        Written::VersionMismatch(entity.version)
+                    } else {
+                        Written::Done(entity)
+                    }
                 }
+                None => Written::NotFound,
             },
             Self::Delete => {
                 let (before, after) = (next()?, next()?);
@@ -248,4 +258,113 @@ pub(crate) fn insert_params<'a>(
     let key = info.keys().into_iter().map(key).collect::<Result<Vec<_>>>()?;
     let (columns, values) = values.into_iter().unzip();
     Ok((columns, values, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::tests::{forecasts, orders};
+    use serde_json::json;
+    use smartpulse_pipeline::Key;
+    use tiberius::{ColumnData, ColumnType};
+
+    const ID: &str = "00000000-0000-4000-8000-000000000001";
+
+    fn members(json: Value) -> Map<String, Value> {
+        json.as_object().cloned().unwrap()
+    }
+
+    fn update(expected_version: Option<i64>, set: Value) -> Write {
+        Write::Update { key: Key::from(ID), expected_version, members: members(set) }
+    }
+
+    /// A result as the server gives it: `Changed`, where it is given, before the columns of `Orders`.
+    fn result(changed: Option<i32>, rows: usize) -> Vec<tiberius::Row> {
+        let order = || {
+            let mut row = tiberius::Row::builder();
+            if let Some(changed) = changed {
+                row = row.column("Changed", ColumnType::Int4, ColumnData::I32(Some(changed)));
+            }
+            row.column("region", ColumnType::BigVarChar, ColumnData::String(Some("north".into())))
+                .column("no", ColumnType::Int4, ColumnData::I32(Some(7)))
+                .column("price", ColumnType::Decimaln, ColumnData::Numeric(None))
+                .build()
+        };
+        (0..rows).map(|_| order()).collect()
+    }
+
+    fn outcome(step: Step, results: Vec<Vec<tiberius::Row>>) -> Result<Written> {
+        step.outcome(&orders(), &mut results.into_iter())
+    }
+
+    #[test]
+    fn parameters_are_numbered_over_all_writes_of_a_call() {
+        let info = forecasts();
+        let writes = [
+            Write::Insert { members: members(json!({ "id": ID, "demand": 1.0 })) },
+            update(Some(4), json!({ "supply": null })),
+            update(None, json!({})),
+            Write::Delete { key: Key::from(ID), expected_version: None },
+        ];
+        let calls = plan(&info, &writes).unwrap();
+        let [call] = calls.as_slice() else { panic!("{calls:?}") };
+        assert_eq!(call.parts.len(), 4);
+        for (part, text) in call.parts.iter().zip([
+            "([Id], [Demand])\nSELECT @P1, @P2\nWHERE NOT EXISTS (SELECT 1 FROM [dbo].[Forecasts] WITH (UPDLOCK, HOLDLOCK) WHERE [Id] = @P3)",
+            "SET [Supply] = @P4\nWHERE [Id] = @P5 AND [VersionId] = @P6",
+            "WITH (UPDLOCK)\nWHERE [Id] = @P7",
+            "b.Section = @P9 AND b.Id = @P8",
+        ]) {
+            assert!(part.contains(text), "{text} is not in {part}");
+        }
+        assert_eq!(call.params.len(), 9);
+        assert_eq!(call.params.get(3), Some(&Param(ColumnData::F64(None))));
+    }
+
+    #[test]
+    fn many_writes_are_cut_into_calls_that_the_server_takes() {
+        let info = forecasts();
+        let writes: Vec<Write> = (0..120).map(|n| update(None, json!({ "demand": n }))).collect();
+        let calls = plan(&info, &writes).unwrap();
+        assert_eq!(calls.iter().map(|call| call.parts.len()).collect::<Vec<_>>(), [50, 50, 20]);
+        assert!(calls.iter().all(|call| call.params.len() <= PARAMS_MAX));
+    }
+
+    #[test]
+    fn what_is_no_key_is_not_found_and_sends_nothing() {
+        let info = forecasts();
+        let writes = [Write::Delete { key: Key::from("no id"), expected_version: None }];
+        let calls = plan(&info, &writes).unwrap();
+        assert!(calls.iter().all(|call| call.parts.is_empty()));
+        assert!(matches!(calls[0].steps.as_slice(), [Step::Known(Written::NotFound)]));
+    }
+
+    #[test]
+    fn a_row_without_its_key_and_a_version_where_there_is_none_are_refused() {
+        let insert = |json| plan(&forecasts(), &[Write::Insert { members: members(json) }]).unwrap_err().chain();
+        assert!(insert(json!({ "demand": 1.0 })).contains("needs its key id"));
+        assert!(insert(json!({ "id": null })).contains("needs its key id"));
+        let key = Key::from("[\"north\",7]");
+        let error = plan(&orders(), &[Write::Delete { key, expected_version: Some(1) }]).unwrap_err();
+        assert!(error.chain().contains("no VersionId"), "{}", error.chain());
+    }
+
+    #[test]
+    fn outcomes_are_read_from_what_the_server_answers() {
+        let done = |written: Written| matches!(written, Written::Done(row) if &*row.key == "[\"north\",7]");
+        assert!(done(outcome(Step::Insert, vec![result(Some(1), 1)]).unwrap()));
+        assert_eq!(outcome(Step::Insert, vec![result(Some(0), 1)]).unwrap(), Written::Exists);
+        assert!(done(outcome(Step::Update, vec![result(Some(1), 1)]).unwrap()));
+        assert_eq!(outcome(Step::Update, vec![result(Some(0), 0)]).unwrap(), Written::NotFound);
+        assert_eq!(outcome(Step::Update, vec![result(Some(0), 1)]).unwrap(), Written::VersionMismatch(0));
+        assert!(done(outcome(Step::Touch(None), vec![result(Some(1), 1)]).unwrap()));
+        assert_eq!(outcome(Step::Touch(Some(3)), vec![result(Some(1), 1)]).unwrap(), Written::VersionMismatch(0));
+        assert_eq!(outcome(Step::Delete, vec![result(None, 0), result(Some(0), 1)]).unwrap(), Written::NotFound);
+        assert!(done(outcome(Step::Delete, vec![result(None, 1), result(Some(1), 1)]).unwrap()));
+        assert_eq!(
+            outcome(Step::Delete, vec![result(None, 1), result(Some(0), 1)]).unwrap(),
+            Written::VersionMismatch(0)
+        );
+        assert!(outcome(Step::Delete, vec![result(None, 1)]).is_err(), "an answer that is too short is no outcome");
+    }
 }

@@ -108,7 +108,7 @@ fn what_has_no_spelling_is_told_of_and_no_panic() {
         ColumnData::Time(Some(Time::new(u64::MAX, 7))),
         ColumnData::Time(Some(Time::new(1, 200))),
         ColumnData::DateTime(Some(tiberius::time::DateTime::new(i32::MAX, u32::MAX))),
-        ColumnData::DateTime2(Some(tiberius::time::DateTime2::new(Date::new(16_777_215), Time::new(u64::MAX, 0)))),
+        ColumnData::DateTime2(Some(DateTime2::new(Date::new(16_777_215), Time::new(u64::MAX, 0)))),
     ] {
         // A date beyond 9999 has a spelling in chrono; what counts is that nothing breaks.
         let _ = spelled(value);

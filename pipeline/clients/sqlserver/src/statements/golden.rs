@@ -91,3 +91,28 @@ fn what_is_sent_carries_no_value() {
         }
     }
 }
+
+/// What `sqlparser` lacks of T-SQL: batches with these words are left to the stand-in's parser alone.
+const UNKNOWN: [&str; 3] = ["ALTER DATABASE CURRENT SET", "CREATE OR ALTER PROCEDURE", "ENABLE CHANGE_TRACKING"];
+
+/// What it lacks within statements, in words that it knows.
+fn rewritten(sql: &str) -> String {
+    let mut sql = sql.to_owned();
+    while let Some(at) = sql.find("FETCH NEXT @P") {
+        sql.replace_range(at..at + "FETCH NEXT @P".len(), "FETCH NEXT ");
+    }
+    while let Some(at) = sql.find("CHANGETABLE(CHANGES ") {
+        let end = sql[at..].find(") AS").expect("an alias") + at;
+        sql.replace_range(at..=end, "[changes]");
+    }
+    sql
+}
+
+#[test]
+fn what_is_sent_is_t_sql_for_a_parser_that_is_not_ours() {
+    let dialect = sqlparser::dialect::MsSqlDialect {};
+    for (name, sql) in all().iter().filter(|(_, sql)| !UNKNOWN.iter().any(|words| sql.contains(words))) {
+        let parsed = sqlparser::parser::Parser::parse_sql(&dialect, &rewritten(sql));
+        assert!(parsed.is_ok_and(|statements| !statements.is_empty()), "{name}:\n{sql}");
+    }
+}
