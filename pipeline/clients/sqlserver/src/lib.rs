@@ -3,6 +3,7 @@
 //! - [`config`]: what the settings say. [`resources`]: the resource type `sqlserver`.
 //! - [`connection`], [`pool`], [`errors`]: sessions, how many, and what is done when one fails.
 //! - [`catalogue`], [`rows`]: tables as the server knows them; rows to documents, JSON to parameters.
+//! - [`capture`], [`ledger`]: changes, where capture keeps its place, and what it needs.
 //! - [`statements`]: all T-SQL that is sent.
 //! - [`database`]: the resource itself, with its parts `read`, `write`, `bulk` and `schema`.
 //!
@@ -12,11 +13,13 @@
 #![warn(missing_docs)]
 
 mod bulk;
+pub mod capture;
 pub mod catalogue;
 pub mod config;
 pub mod connection;
 pub mod database;
 pub mod errors;
+pub mod ledger;
 pub mod pool;
 mod read;
 pub mod resources;

@@ -3,8 +3,10 @@
 //! Parameters are `@P1`, `@P2`, ... in order. Names come from the catalogue and are quoted. Nothing here is newer than
 //! SQL Server 2017.
 
+pub mod capture;
 #[cfg(test)]
 mod golden;
+pub mod ledger;
 mod reads;
 mod scripts;
 mod writes;

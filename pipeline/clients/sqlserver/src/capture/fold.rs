@@ -79,7 +79,8 @@ impl<'a> Window<'a> {
     pub fn new(rows: &'a [Raw], beyond: &'a [Raw], complete: bool, rules: Rules) -> Self {
         let mut places: HashMap<(Lsn, &Key), Vec<&Raw>> = HashMap::new();
         // Only deletes and inserts that may be something else need their neighbours.
-        if rows.iter().any(|row| row.place.operation == DELETE || (row.place.operation == INSERT && renumberable(row))) {
+        if rows.iter().any(|row| row.place.operation == DELETE || (row.place.operation == INSERT && renumberable(row)))
+        {
             for row in rows.iter().chain(beyond) {
                 places.entry((row.place.lsn, &row.key)).or_default().push(row);
             }
@@ -157,7 +158,7 @@ impl<'a> Window<'a> {
         self.rules.tombstones && delete.tombstone == Some(delete.version.saturating_add(1))
     }
 
-    fn of(&self, row: &Raw) -> impl Iterator<Item = &'a Raw> + '_ {
+    fn of<'b>(&'b self, row: &'b Raw) -> impl Iterator<Item = &'a Raw> + 'b {
         self.places.get(&(row.place.lsn, &row.key)).into_iter().flatten().copied()
     }
 

@@ -55,8 +55,18 @@ fn check_restarts(rows: &[Raw], rules: Rules, expected: &[(Operation, &str, i64)
 
 #[test]
 fn plain_writes_are_told_as_they_are_and_a_delete_has_the_next_version() {
-    let rows = [insert(1, 1, "a", 1, Some(4)), update(2, 1, "a", 1, 2), update(2, 2, "a", 2, 3), delete(3, 1, "a", 3, Some(4))];
-    let expected = [(Operation::Insert, "a", 1), (Operation::Update, "a", 2), (Operation::Update, "a", 3), (Operation::Delete, "a", 4)];
+    let rows = [
+        insert(1, 1, "a", 1, Some(4)),
+        update(2, 1, "a", 1, 2),
+        update(2, 2, "a", 2, 3),
+        delete(3, 1, "a", 3, Some(4)),
+    ];
+    let expected = [
+        (Operation::Insert, "a", 1),
+        (Operation::Update, "a", 2),
+        (Operation::Update, "a", 3),
+        (Operation::Delete, "a", 4),
+    ];
     check_restarts(&rows, TRIGGERS, &expected);
     check_restarts(&rows, PLAIN, &expected);
 }
@@ -82,7 +92,12 @@ fn a_re_created_row_that_its_trigger_renumbers_is_one_insert_with_the_later_imag
         update(2, 3, "a", 1, 5),
         update(3, 1, "a", 5, 6),
     ];
-    let expected = [(Operation::Delete, "a", 4), (Operation::Insert, "b", 1), (Operation::Insert, "a", 5), (Operation::Update, "a", 6)];
+    let expected = [
+        (Operation::Delete, "a", 4),
+        (Operation::Insert, "b", 1),
+        (Operation::Insert, "a", 5),
+        (Operation::Update, "a", 6),
+    ];
     check_restarts(&rows, TRIGGERS, &expected);
 }
 
@@ -110,7 +125,11 @@ fn edge_03_rows_of_a_transaction_count_by_command_and_not_by_seqval() {
         at(3, 1, update(1, 0, "a", 2, 3)),
     ];
     rows.sort_by_key(|row| row.place);
-    check_restarts(&rows, TRIGGERS, &[(Operation::Insert, "a", 1), (Operation::Update, "a", 2), (Operation::Update, "a", 3)]);
+    check_restarts(
+        &rows,
+        TRIGGERS,
+        &[(Operation::Insert, "a", 1), (Operation::Update, "a", 2), (Operation::Update, "a", 3)],
+    );
 }
 
 #[test]
@@ -141,11 +160,21 @@ fn edge_12_a_real_delete_and_re_creation_rises_by_two() {
 
 #[test]
 fn edge_12_rows_of_several_updates_may_stand_between_the_halves() {
-    let halves = [delete(1, 1, "a", 1, None), delete(1, 2, "b", 1, None), insert(1, 3, "a", 2, None), insert(1, 4, "b", 2, None)];
+    let halves = [
+        delete(1, 1, "a", 1, None),
+        delete(1, 2, "b", 1, None),
+        insert(1, 3, "a", 2, None),
+        insert(1, 4, "b", 2, None),
+    ];
     check(&halves, TRIGGERS, &[(Operation::Update, "a", 2), (Operation::Update, "b", 2)]);
     // Behind the first change no document is lost, although nobody knows any more that it was an update.
     check(&halves[3..], TRIGGERS, &[(Operation::Insert, "b", 2)]);
-    let halves = [insert(1, 1, "a", 2, None), insert(1, 2, "b", 2, None), delete(1, 3, "a", 1, None), delete(1, 4, "b", 1, None)];
+    let halves = [
+        insert(1, 1, "a", 2, None),
+        insert(1, 2, "b", 2, None),
+        delete(1, 3, "a", 1, None),
+        delete(1, 4, "b", 1, None),
+    ];
     check_restarts(&halves, TRIGGERS, &[(Operation::Update, "a", 2), (Operation::Update, "b", 2)]);
 }
 

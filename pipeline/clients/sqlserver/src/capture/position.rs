@@ -274,10 +274,7 @@ mod tests {
         }
         let instance = InstanceId { object: 5, created: 1_700_000_000_123 };
         let place = Place { lsn: lsn(0x2a), command: 3, seqval: lsn(0xff), operation: 4 };
-        for (at, rest) in [
-            (CdcAt::Through(lsn(0x2a)), ""),
-            (CdcAt::After(place), ":3:000000000000000000ff:4"),
-        ] {
+        for (at, rest) in [(CdcAt::Through(lsn(0x2a)), ""), (CdcAt::After(place), ":3:000000000000000000ff:4")] {
             let position = CdcPosition { incarnation: "abc".into(), instance, at };
             let text = format!("cdc:abc:5.1700000000123:0000000000000000002a{rest}");
             assert_eq!(position.to_position(), Position::from(text));
@@ -287,7 +284,8 @@ mod tests {
 
     #[test]
     fn what_is_no_position_is_refused_with_its_text() {
-        let texts = ["", "seq:1@abc", "ct:", "ct:a:1", "ct:a:x:1", "ct:a:1:1-2:3", "cdc:a:1.2:00", "cdc:a:1:00", "\u{1}"];
+        let texts =
+            ["", "seq:1@abc", "ct:", "ct:a:1", "ct:a:x:1", "ct:a:1:1-2:3", "cdc:a:1.2:00", "cdc:a:1:00", "\u{1}"];
         for text in texts {
             let position = Position::from(text);
             assert!(CtPosition::parse(&position).is_err_and(|why| why.contains("not one of")), "{text}");
