@@ -1,47 +1,53 @@
 //! `cdc`: the committed changes of database tables: first a snapshot, then the stream.
 //!
 //! Output: per table, every change once in commit order, with the full row (of a delete: the last image where
-//! the mode keeps one). Tables are independent: each has its own position, and none waits for another. Rows of a
-//! snapshot are marked, so that they heal state and notify nobody.
+//! the mode keeps one). Tables are independent: each has its own position, lease and schedule, and none waits for
+//! another. Rows of a snapshot are marked, so that they heal state and notify nobody.
+//!
+//! Among several instances one captures a table: the holder of its lease, which is the row that holds its position.
+//! Nothing is published without the lease; events carry its number (the epoch), and lower ones than seen are
+//! refused downstream, so that what a paused holder still had in its hands does not count.
 //!
 //! The hand-over has no gap, and no row overtakes a change: the stream's start is noted before the scan begins; with
 //! each scanned page the stream is read up to a moment after the page was, and of the page only those rows go out
 //! that did not change in between. (The idea is that of DBLog's watermarks, Andreakis and Papapanagiotou, 2019.)
 //! So no change is ever told only as a marked row.
 //!
-//! A position that clean-up has passed is never skipped silently: it is logged, counted (`position_lost`), and
-//! healed by a new snapshot, which also tells of rows that vanished (from the tombstones). Positions are
-//! committed after everything up to them is durable downstream. Cost to the database: one poll per table and
-//! interval; the interval grows in stages while nothing changes, where a poll costs the database anything.
+//! A position that clean-up has passed is never skipped silently: it is logged, counted, and healed by a new snapshot,
+//! which also tells of rows that vanished (from the tombstones; of a table without, from the keys that capture
+//! remembers, at the last version + 1). Positions are committed after everything up to them is durable downstream. Cost
+//! to the database: one poll per table and interval; the interval grows in stages while nothing changes, where a poll
+//! costs the database anything.
+//!
+//! What it tells of itself: see `cdc/signals.rs`.
 
 mod events;
+mod lease;
+mod memory;
 mod position;
+mod run;
+mod signals;
+mod step;
 
-pub use position::{is_capture_position, request_resnapshot};
+pub use position::request_resnapshot;
 
 use async_trait::async_trait;
-use events::{Events, TableState, changed, page, scanned, vanished};
-use position::{CdcCommitter, Phase, Text, forget_request, next_epoch, request_id};
+use lease::{Keeper, Lease, Order};
+use memory::Memory;
+use position::{CdcCommitter, Phase, Text};
+use run::{CdcSource, TableState};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smartpulse_clients::database::{CaptureMode, Poll, SharedDatabase};
-use smartpulse_pipeline::Position;
-use smartpulse_pipeline::error::{Error, ErrorKind, Result};
+use signals::{Families, Signals};
+use smartpulse_clients::database::{self, CaptureMode, SharedDatabase};
+use smartpulse_clients::ledger::{SharedLedger, StoreLedger};
+use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SourceConfig};
-use smartpulse_pipeline::source::{BuiltSource, Emission, Source, SourceContext};
-use smartpulse_pipeline::state::Store;
+use smartpulse_pipeline::source::BuiltSource;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// The longest poll interval, whatever the stages say: a change is never older than this when it is found.
-const INTERVAL_MAX_MS: u64 = 5_000;
-
-/// How often a running source looks whether a new snapshot was asked for.
-const REQUEST_POLL: Duration = Duration::from_secs(1);
-
-/// The wait after a failed poll: doubled up to the longest.
-const FAILURE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// Captures the committed changes of database tables: a snapshot first, then the stream.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -52,17 +58,24 @@ pub struct CdcConfig {
     /// The tables by name, each with the section that its entities are of.
     tables: BTreeMap<String, TableConfig>,
     /// `cdc` (the default) gives every change; `change_tracking` gives net changes, which costs the database
-    /// less and collapses several updates of a row into one.
-    #[serde(default = "default_mode")]
-    mode: CaptureMode,
+    /// less and collapses several updates of a row into one; `auto` takes `cdc` where the table is enabled for it, else
+    /// `change_tracking`, and logs which.
+    #[serde(default)]
+    mode: Mode,
     /// Whether a table without a position is scanned first: `initial` (the default) or `never`, which starts
     /// with the changes that come from now on.
     #[serde(default)]
     snapshot: Snapshot,
-    /// How often the database is asked while changes come, in milliseconds, 1 to 5000; 10 by default.
-    #[serde(default = "default_interval")]
+    /// What happens when a table gets other columns, or its captured changes another shape: `block` (the default): its
+    /// capture waits, and says so, until somebody has decided; `switch`: it goes on in the new shape; `resnapshot`: it
+    /// goes on with a new snapshot.
+    #[serde(default)]
+    on_schema_change: OnSchemaChange,
+    /// How often the database is asked while changes come, in milliseconds, 1 to 5000; by default as the database
+    /// suggests: 10 embedded, 50 for SQL Server.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 5_000))]
-    poll_interval_ms: u64,
+    poll_interval_ms: Option<u64>,
     /// How often it is asked when nothing has changed for a while, where asking costs the database anything; by
     /// default after 1 s every 50 ms, after 10 s every 100 ms, after 100 s every 200 ms. Any change resets it.
     #[serde(default = "default_stages")]
@@ -71,6 +84,16 @@ pub struct CdcConfig {
     #[serde(default = "default_changes")]
     #[schemars(range(min = 1, max = 10_000))]
     changes_max: usize,
+    /// For how long an instance has a table to itself without renewing, in milliseconds, 1000 to 60000; 3000 by default. It
+    /// renews every third of it; after a crash another instance takes over at its end. Where only one instance can
+    /// capture (the embedded database) it only paces what is looked at now and then, such as requests for snapshots.
+    #[serde(default = "default_lease")]
+    #[schemars(range(min = 1_000, max = 60_000))]
+    lease_ms: u64,
+    /// After how long without a successful poll a table counts as stalled, in milliseconds; 10000 by default.
+    #[serde(default = "default_stall")]
+    #[schemars(range(min = 1_000, max = 3_600_000))]
+    stall_after_ms: u64,
 }
 
 /// A captured table.
@@ -92,6 +115,32 @@ pub enum Snapshot {
     Never,
 }
 
+/// How changes are captured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Net changes.
+    ChangeTracking,
+    /// Every change.
+    #[default]
+    Cdc,
+    /// Every change where the table is enabled for it, else net changes.
+    Auto,
+}
+
+/// What happens when a table gets another shape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSchemaChange {
+    /// Its capture waits for somebody.
+    #[default]
+    Block,
+    /// It goes on in the new shape.
+    Switch,
+    /// It goes on with a new snapshot.
+    Resnapshot,
+}
+
 /// A slower poll after a time without changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -103,20 +152,20 @@ pub struct IdleStage {
     interval_ms: u64,
 }
 
-fn default_mode() -> CaptureMode {
-    CaptureMode::Cdc
-}
-
-fn default_interval() -> u64 {
-    10
-}
-
 fn default_stages() -> Vec<IdleStage> {
     [(1, 50), (10, 100), (100, 200)].map(|(after_s, interval_ms)| IdleStage { after_s, interval_ms }).to_vec()
 }
 
 fn default_changes() -> usize {
     500
+}
+
+fn default_lease() -> u64 {
+    3_000
+}
+
+fn default_stall() -> u64 {
+    10_000
 }
 
 impl Config for CdcConfig {
@@ -165,267 +214,128 @@ fn is_identifier(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// A captured table, as its turns, its keeper and the committer share it.
+struct Table {
+    name: String,
+    section: Arc<str>,
+    /// Under what its position and lease are kept: `<pipeline>/<source>/<table>`.
+    id: String,
+    mode: CaptureMode,
+    database: SharedDatabase,
+    settings: CdcConfig,
+    lease: Arc<Lease>,
+    /// Where the table leaves no tombstones.
+    memory: Option<Memory>,
+    signals: Arc<Signals>,
+}
+
+impl Table {
+    /// A new snapshot that also tells of what vanished, with the stream from here.
+    fn anew(&self, stream: Text) -> Phase {
+        match self.memory {
+            // What vanished is told behind the rows.
+            Some(_) => Phase::Snapshot { stream, after: None },
+            None => Phase::Sweep { stream, after: None },
+        }
+    }
+}
+
 #[async_trait]
 impl SourceConfig for CdcConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<BuiltSource> {
         let database: SharedDatabase = cx.resource(&self.database).await?;
-        let id = cx.position_id();
-        let mut tables = Vec::new();
+        let families = Families::register(cx.pipeline, cx.component, cx.resources.registry())?;
+        let shared = database.ledger();
+        let is_shared = shared.is_some();
+        let ledger: SharedLedger = shared.unwrap_or_else(|| Arc::new(StoreLedger::new(cx.store.clone())));
+        let orders = Arc::new(watch::Sender::new(Order::Wait));
+        let mut tables = BTreeMap::new();
+        let mut keepers = Vec::new();
         for (name, config) in &self.tables {
-            let table = database.table(name).await?;
-            if !table.capture.contains(&self.mode) {
-                let mode = match self.mode {
-                    CaptureMode::Cdc => "cdc",
-                    CaptureMode::ChangeTracking => "change_tracking",
-                };
-                return Err(Error::fatal(format!(
-                    "table {name} of `{}` is not enabled for mode {mode}; enable it in the database's settings",
-                    self.database
-                )));
+            let catalogued = database.table(name).await?;
+            let mode = self.mode_of(&catalogued)?;
+            let id = format!("{}/{name}", cx.position_id());
+            let memory = (!catalogued.tombstones).then(|| Memory::new(cx.store.clone(), &id));
+            if memory.is_some() && is_shared {
+                tracing::warn!(
+                    table = name,
+                    "the table leaves no tombstones: which keys it has is remembered by this instance only, so that after \
+                     another one took over deletes may go untold; give it the triggers of versions.sql"
+                );
             }
-            let position_id = format!("{id}/{name}");
-            let phase = match cx.store.position(&position_id).await? {
-                Some(position) => Some(Phase::from_position(&position).ok_or_else(|| {
-                    Error::fatal(format!("the stored position of {position_id} cannot be read: {position}")).because(
-                        "it was written by another version; reset it with `smartpulse position reset`".to_owned(),
-                    )
-                })?),
-                None => None,
+            let (lease, signals) =
+                (Arc::new(Lease::new()), Arc::new(families.table(name, Duration::from_millis(self.stall_after_ms))));
+            let keeper = Keeper {
+                table: name.clone(),
+                id: id.clone(),
+                lease: lease.clone(),
+                signals: signals.clone(),
+                ledger: ledger.clone(),
+                holder: holder(cx),
+                term: Duration::from_millis(self.lease_ms),
+                shared: is_shared,
+                orders: orders.subscribe(),
             };
-            tables.push(TableState {
-                epoch: next_epoch(cx.store.as_ref(), &self.database, name).await?,
+            keepers.push(tokio::spawn(keeper.run()));
+            let table = Table {
                 name: name.clone(),
                 section: config.section.as_str().into(),
-                position_id,
-                phase,
-                taken: None,
-            });
+                id,
+                mode,
+                database: database.clone(),
+                settings: self.clone(),
+                lease,
+                memory,
+                signals,
+            };
+            tables.insert(name.clone(), Arc::new(table));
         }
-        let committer = CdcCommitter { store: cx.store.clone() };
-        let source = CdcSource { config: self.clone(), database, store: cx.store.clone(), id, tables };
+        let source = CdcSource {
+            tables: tables.values().cloned().map(TableState::new).collect(),
+            orders: orders.clone(),
+            poll_interval: self.poll_interval_ms.map_or(database.poll_interval(), Duration::from_millis),
+            idle_stages: self.idle_stages.clone(),
+        };
+        let committer = CdcCommitter { tables, orders, keepers };
         Ok(BuiltSource { source: Box::new(source), committer: Some(Box::new(committer)) })
     }
 }
 
-struct CdcSource {
-    config: CdcConfig,
-    database: SharedDatabase,
-    store: Arc<dyn Store>,
-    id: String,
-    tables: Vec<TableState>,
-}
-
-/// What one step of one table gave.
-struct Step {
-    emission: Emission,
-    next: Phase,
-    /// True when there is more to be had at once.
-    more: bool,
-    /// True when the stream's place was cleaned up.
-    position_lost: bool,
-}
-
-#[async_trait]
-impl Source for CdcSource {
-    async fn run(mut self: Box<Self>, cx: &mut SourceContext) -> Result<()> {
-        let mut last_change = Instant::now();
-        let mut last_request = Instant::now();
-        let mut failure = FAILURE.0;
-        loop {
-            let mut more = false;
-            for at in 0..self.tables.len() {
-                match cx.next(self.step(at)).await? {
-                    None => return Ok(()),
-                    Some(Ok(step)) => {
-                        failure = FAILURE.0;
-                        more |= step.more;
-                        if self.tables[at].phase.as_ref() == Some(&step.next) {
-                            continue;
-                        }
-                        last_change = Instant::now();
-                        if step.position_lost {
-                            cx.metrics().note("position_lost", 1);
-                        }
-                        self.tables[at].phase = Some(step.next);
-                        cx.emit(step.emission).await?;
-                    }
-                    Some(Err(error)) if matches!(error.kind(), ErrorKind::Fatal | ErrorKind::Rejected) => {
-                        return Err(error);
-                    }
-                    Some(Err(error)) => {
-                        let table = &self.tables[at].name;
-                        tracing::warn!(table, error = error.chain(), ?failure, "capture is held up; trying again");
-                        cx.metrics().retries.inc();
-                        if cx.next(tokio::time::sleep(failure)).await?.is_none() {
-                            return Ok(());
-                        }
-                        failure = (failure * 2).min(FAILURE.1);
-                    }
+impl CdcConfig {
+    /// The mode that a table is captured in.
+    fn mode_of(&self, table: &database::Table) -> Result<CaptureMode> {
+        let enabled = |mode| table.capture.contains(&mode);
+        let name = &table.name;
+        let (mode, wanted) = match self.mode {
+            Mode::Cdc => (CaptureMode::Cdc, "cdc"),
+            Mode::ChangeTracking => (CaptureMode::ChangeTracking, "change_tracking"),
+            Mode::Auto if enabled(CaptureMode::Cdc) => {
+                tracing::info!(table = name, "captured in mode cdc: the table is enabled for it");
+                (CaptureMode::Cdc, "cdc")
+            }
+            Mode::Auto => {
+                if enabled(CaptureMode::ChangeTracking) {
+                    tracing::info!(table = name, "captured in mode change_tracking: the table is not enabled for cdc");
                 }
+                (CaptureMode::ChangeTracking, "cdc or change_tracking")
             }
-            if last_request.elapsed() >= REQUEST_POLL {
-                last_request = Instant::now();
-                self.take_requests(cx).await?;
-            }
-            if !more && cx.next(tokio::time::sleep(self.interval(last_change.elapsed()))).await?.is_none() {
-                return Ok(());
-            }
+        };
+        if enabled(mode) {
+            return Ok(mode);
         }
+        Err(Error::fatal(format!(
+            "table {name} of `{}` is not enabled for mode {wanted}; `smartpulse plan FILE` says what enables it",
+            self.database
+        )))
     }
 }
 
-impl CdcSource {
-    /// How long to wait after a round that found everything read.
-    fn interval(&self, idle: Duration) -> Duration {
-        let base = self.config.poll_interval_ms;
-        let stages: &[IdleStage] = if self.database.idle_poll_is_free() { &[] } else { &self.config.idle_stages };
-        let stage = stages.iter().rev().find(|stage| idle >= Duration::from_secs(stage.after_s));
-        Duration::from_millis(stage.map_or(base, |stage| stage.interval_ms.max(base)).min(INTERVAL_MAX_MS))
-    }
-
-    /// One page of one table.
-    async fn step(&self, at: usize) -> Result<Step> {
-        let table = &self.tables[at];
-        let (name, limit) = (table.name.as_str(), self.config.changes_max);
-        let Some(phase) = table.phase.clone() else {
-            // Committed before anything else is, so that the stream's start is never noted again.
-            let stream = Text::of(&self.database.head(name, self.config.mode).await?);
-            return match self.config.snapshot {
-                // Keys may have gone between a position that was reset and now.
-                Snapshot::Initial if table.epoch > 1 => self.moved(table, Phase::Sweep { stream, after: None }),
-                Snapshot::Initial => self.moved(table, Phase::Snapshot { stream, after: None }),
-                Snapshot::Never => self.moved(table, Phase::Stream { stream }),
-            };
-        };
-        match phase {
-            Phase::Sweep { stream, after } => {
-                let gone = self.database.tombstones(name, after.as_deref(), limit).await?;
-                let next = match gone.last() {
-                    Some(last) if gone.len() >= limit => Phase::Sweep { stream, after: Some(last.key.to_string()) },
-                    _ => Phase::Snapshot { stream, after: None },
-                };
-                let events = gone.into_iter().map(|tombstone| vanished(table, tombstone)).collect();
-                page(table, Events { events, ..Events::default() }, next, true)
-            }
-            Phase::Snapshot { stream, after } => self.snapshot(table, stream, after).await,
-            Phase::Stream { stream } => {
-                let (events, next, more) = match self.changes(table, &stream).await? {
-                    Streamed::Changes(events, next, more) => (events, next, more),
-                    Streamed::Lost(step) => return Ok(step),
-                };
-                page(table, events, Phase::Stream { stream: next }, more)
-            }
-        }
-    }
-
-    /// A page of rows between two readings of the stream.
-    async fn snapshot(&self, table: &TableState, stream: Text, after: Option<String>) -> Result<Step> {
-        let limit = self.config.changes_max;
-        let (mut events, stream, more) = match self.changes(table, &stream).await? {
-            Streamed::Changes(events, next, more) => (events, next, more),
-            Streamed::Lost(step) => return Ok(step),
-        };
-        if more {
-            return page(table, events, Phase::Snapshot { stream, after }, true);
-        }
-        let rows = self.database.scan(&table.name, after.as_deref(), limit).await?;
-        let (meanwhile, stream, more) = match self.changes(table, &stream).await? {
-            Streamed::Changes(events, next, more) => (events, next, more),
-            Streamed::Lost(step) => return Ok(step),
-        };
-        if more {
-            // What changed since the page was read is not all known: the page is read again.
-            events.append(meanwhile);
-            return page(table, events, Phase::Snapshot { stream, after }, true);
-        }
-        let last = (rows.len() >= limit).then(|| rows.last().map(|row| row.key.to_string())).flatten();
-        for row in rows.into_iter().filter(|row| !meanwhile.is_about(&row.key)) {
-            events.push(table, scanned(table, &row), &row.key, row.document);
-        }
-        events.append(meanwhile);
-        let next = match last {
-            Some(last) => Phase::Snapshot { stream, after: Some(last) },
-            None => {
-                tracing::info!(table = table.name, "snapshot complete; streaming");
-                Phase::Stream { stream }
-            }
-        };
-        page(table, events, next, true)
-    }
-
-    /// What was committed after a position.
-    async fn changes(&self, table: &TableState, after: &Text) -> Result<Streamed> {
-        let (name, limit) = (table.name.as_str(), self.config.changes_max);
-        match self.database.changes(name, self.config.mode, &after.position(), limit).await? {
-            Poll::Changes(found) => {
-                let mut events = Events::default();
-                for change in found.changes {
-                    let (key, document) = (change.key.clone(), change.document.clone().unwrap_or_default());
-                    events.push(table, changed(table, change), &key, document);
-                }
-                Ok(Streamed::Changes(events, Text::of(&found.next), found.more))
-            }
-            Poll::SchemaChanged(change) => {
-                Err(Error::unavailable(format!("table {name} has changed: {}", change.reason)))
-            }
-            Poll::PositionLost(reason) => {
-                tracing::error!(
-                    table = name,
-                    reason,
-                    "changes were cleaned up before they were captured; taking a new snapshot, which tells of what vanished"
-                );
-                let stream = Text::of(&self.database.head(name, self.config.mode).await?);
-                let mut step = self.moved(table, Phase::Sweep { stream, after: None })?;
-                step.position_lost = true;
-                Ok(Streamed::Lost(step))
-            }
-        }
-    }
-
-    fn moved(&self, table: &TableState, next: Phase) -> Result<Step> {
-        page(table, Events::default(), next, true)
-    }
-
-    /// Starts over what someone asked a new snapshot of. The stream goes on from where it is: what it has not brought
-    /// yet it still brings.
-    async fn take_requests(&mut self, cx: &mut SourceContext) -> Result<()> {
-        if let Some(request) = self.requested(&self.id).await {
-            for table in &self.tables {
-                if let Err(error) = self.store.commit_position(&request_id(&table.position_id), &request).await {
-                    tracing::warn!(error = error.chain(), "a request for a snapshot is taken later");
-                    return Ok(());
-                }
-            }
-            forget_request(self.store.as_ref(), &self.id).await;
-        }
-        for at in 0..self.tables.len() {
-            let Some(request) = self.requested(&self.tables[at].position_id).await else { continue };
-            let table = &self.tables[at];
-            let stream = match &table.phase {
-                _ if table.taken.as_ref() == Some(&request) => continue,
-                // It begins with one anyway.
-                None => continue,
-                Some(Phase::Sweep { stream, .. } | Phase::Snapshot { stream, .. } | Phase::Stream { stream }) => {
-                    stream.clone()
-                }
-            };
-            tracing::info!(table = table.name, "taking a new snapshot, as asked");
-            cx.metrics().note("resnapshot", 1);
-            let step = self.moved(table, Phase::Sweep { stream, after: None })?;
-            self.tables[at].phase = Some(step.next);
-            self.tables[at].taken = Some(request);
-            cx.emit(step.emission).await?;
-        }
-        Ok(())
-    }
-
-    async fn requested(&self, id: &str) -> Option<Position> {
-        self.store.position(&request_id(id)).await.ok().flatten()
-    }
-}
-
-/// What the stream gave.
-enum Streamed {
-    Changes(Events, Text, bool),
-    Lost(Step),
+/// Who holds a lease: the same for all tables of a process, and no other process's.
+fn holder(cx: &BuildContext<'_>) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "host".to_owned());
+    let random = cx.instance.simple().to_string();
+    // A host's name has at most 255 characters, and the ledger room for 200.
+    let host: String = host.trim().chars().take(150).collect();
+    format!("{host}:{}:{}", std::process::id(), &random[..8])
 }

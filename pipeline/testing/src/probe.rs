@@ -221,6 +221,9 @@ pub struct Rig {
     pub probe: SharedProbe,
     /// The durable memory of the graphs.
     pub store: Arc<dyn Store>,
+    /// Which process the graphs are.
+    pub instance: uuid::Uuid,
+    metrics: Mutex<prometheus::Registry>,
 }
 
 impl Rig {
@@ -235,7 +238,14 @@ impl Rig {
         let mut settings = Settings::load(&LoadOptions { sets, ..LoadOptions::default() })
             .unwrap_or_else(|problems| panic!("{problems}"));
         settings.resources.retain(|_, spec| registry.resources.contains_key(spec.type_name.as_str()));
-        Self { registry, settings: Arc::new(settings), probe: Arc::default(), store }
+        Self {
+            registry,
+            settings: Arc::new(settings),
+            probe: Arc::default(),
+            store,
+            instance: uuid::Uuid::nil(),
+            metrics: Mutex::default(),
+        }
     }
 
     /// Checks a pipeline and gives its problems as text.
@@ -250,13 +260,14 @@ impl Rig {
     /// When it is wrong or cannot be built.
     pub async fn start(&self, yaml: &str) -> Graph {
         let metrics = prometheus::Registry::new();
+        self.metrics.lock().unwrap().clone_from(&metrics);
         let (blueprint, resources) = self.check(yaml, &metrics).unwrap_or_else(|problems| panic!("{problems}"));
         let env = BuildEnv {
             settings: self.settings.clone(),
             store: self.store.clone(),
             resources: Arc::new(resources),
             telemetry: Telemetry::register(&metrics).expect("a fresh registry"),
-            instance: uuid::Uuid::nil(),
+            instance: self.instance,
         };
         let built = PROBE.scope(self.probe.clone(), blueprint.build(&env)).await;
         let running = Built::start(vec![built.unwrap_or_else(|error| panic!("{error:?}"))]);
@@ -266,6 +277,21 @@ impl Rig {
         };
         let done = tokio::spawn(running.wait(stopped, Duration::from_secs(20)));
         Graph { stop: Some(stop), done }
+    }
+
+    /// A gauge or counter of the graph that was started last: the sum over the series with these label values.
+    ///
+    /// # Panics
+    /// When another thread has.
+    #[must_use]
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        let families = self.metrics.lock().unwrap().gather();
+        let family = families.iter().find(|family| family.name() == name)?;
+        let has = |metric: &prometheus::proto::Metric, value: &str| {
+            metric.get_label().iter().any(|label| label.value() == value)
+        };
+        let series = family.get_metric().iter().filter(|metric| labels.iter().all(|value| has(metric, value)));
+        Some(series.map(|metric| metric.get_gauge().get_value() + metric.get_counter().get_value()).sum())
     }
 
     fn check(&self, yaml: &str, metrics: &prometheus::Registry) -> Result<(Blueprint, Resources), Diagnostics> {

@@ -1,47 +1,35 @@
-//! What capture remembers: where each table is, the numbers of its leases, and requests for new snapshots.
+//! What capture remembers: where each table is, and requests for new snapshots.
 
+use super::Table;
+use super::lease::Order;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use smartpulse_clients::ledger::Ledger;
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::source::Committer;
-use smartpulse_pipeline::state::Store;
 use smartpulse_pipeline::{Position, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Under what the number of the last capture lease of a table is kept: beside the positions, so that resetting one
-/// never lowers it, and by table, so that a renamed pipeline goes on counting.
-pub(super) fn epoch_id(database: &str, table: &str) -> String {
-    format!("epoch#{database}/{table}")
-}
-
-/// Whether a stored position is one of a captured table.
-#[must_use]
-pub fn is_capture_position(position: &Position) -> bool {
-    Phase::from_position(position).is_some()
-}
-
-/// Takes the next number of a table's capture lease: every start has a higher one.
-pub(super) async fn next_epoch(store: &dyn Store, database: &str, table: &str) -> Result<u64> {
-    let id = epoch_id(database, table);
-    let last = store.position(&id).await?;
-    let last: u64 = last.and_then(|position| position.to_string().parse().ok()).unwrap_or(0);
-    store.commit_position(&id, &Position::from((last + 1).to_string())).await?;
-    Ok(last + 1)
-}
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Asks for a new snapshot of what a capture source reads: `<pipeline>/<source>`, or one table of it,
-/// `<pipeline>/<source>/<table>`. A running source takes it up within a second, another at its next start.
+/// `<pipeline>/<source>/<table>`; says of how many tables. A running source takes it up within about a second (a third
+/// of its lease), another at its next start.
 ///
 /// # Errors
 /// When the request cannot be stored.
-pub async fn request_resnapshot(store: &dyn Store, id: &str) -> Result<()> {
+pub async fn request_resnapshot(ledger: &dyn Ledger, id: &str) -> Result<usize> {
     // Told apart by its time from one that was taken before.
-    store.commit_position(&request_id(id), &Position::from(Timestamp::now().to_string())).await
-}
-
-pub(super) fn request_id(id: &str) -> String {
-    format!("{id}#resnapshot")
+    let request = Timestamp::now().to_string();
+    let below = format!("{id}/");
+    let mut tables = 0;
+    for entry in ledger.entries().await? {
+        if (entry.id == id || entry.id.starts_with(&below)) && ledger.request_snapshot(&entry.id, &request).await? {
+            tables += 1;
+        }
+    }
+    Ok(tables)
 }
 
 /// Where a table is.
@@ -52,6 +40,9 @@ pub(super) enum Phase {
     Sweep { stream: Text, after: Option<String> },
     /// Scanning rows behind a key, and streaming beside it.
     Snapshot { stream: Text, after: Option<String> },
+    /// After the scan of a table without tombstones: telling of remembered keys that are not there any more, and
+    /// streaming beside it.
+    Vanish { stream: Text, after: Option<String> },
     /// Streaming from here.
     Stream { stream: Text },
 }
@@ -86,47 +77,94 @@ impl Phase {
         serde_json::from_slice(position.as_bytes()).ok()
     }
 
-    /// As a position of a table: its id, a line break, the phase.
-    pub(super) fn to_position(&self, id: &str) -> Result<Position> {
+    /// The place of the stream.
+    pub(super) fn stream(&self) -> &Text {
+        match self {
+            Self::Sweep { stream, .. }
+            | Self::Snapshot { stream, .. }
+            | Self::Vanish { stream, .. }
+            | Self::Stream { stream } => stream,
+        }
+    }
+
+    /// The same place with the stream elsewhere.
+    pub(super) fn with_stream(mut self, place: Text) -> Self {
+        match &mut self {
+            Self::Sweep { stream, .. }
+            | Self::Snapshot { stream, .. }
+            | Self::Vanish { stream, .. }
+            | Self::Stream { stream } => *stream = place,
+        }
+        self
+    }
+
+    /// As the ledger keeps it.
+    pub(super) fn to_position(&self) -> Result<Position> {
         let phase =
             serde_json::to_string(self).map_err(|error| Error::fatal("a position cannot be written").because(error))?;
-        Ok(Position::from(format!("{id}\n{phase}")))
+        Ok(Position::from(phase))
     }
 }
 
-pub(super) async fn forget_request(store: &dyn Store, id: &str) {
-    if let Err(error) = store.reset_position(&request_id(id)).await {
-        tracing::warn!(error = error.chain(), "a request for a snapshot is still noted; it will be taken again");
+/// What is committed of one table when an emission is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Commit {
+    /// The number of the lease that it was captured under.
+    pub(super) epoch: u64,
+    /// The emission's number among those of the table.
+    pub(super) sequence: u64,
+    /// The phase, as the ledger keeps it.
+    pub(super) phase: Position,
+}
+
+impl Commit {
+    /// As a position of the source: the table's name, the numbers and the phase, by spaces.
+    pub(super) fn to_position(&self, table: &str) -> Position {
+        let mut bytes = format!("{table} {} {} ", self.epoch, self.sequence).into_bytes();
+        bytes.extend_from_slice(self.phase.as_bytes());
+        Position::from(bytes)
+    }
+
+    pub(super) fn from_position(position: &Position) -> Option<(&str, Self)> {
+        let text = std::str::from_utf8(position.as_bytes()).ok()?;
+        let mut parts = text.splitn(4, ' ');
+        let table = parts.next()?;
+        let (epoch, sequence) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some((table, Self { epoch, sequence, phase: Position::from(parts.next()?.to_owned()) }))
     }
 }
 
-/// Commits the position of each table apart.
+/// Hands the position of each table to its keeper, after the table's memory.
 pub(super) struct CdcCommitter {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) tables: BTreeMap<String, Arc<Table>>,
+    pub(super) orders: Arc<watch::Sender<Order>>,
+    pub(super) keepers: Vec<JoinHandle<()>>,
 }
 
 #[async_trait]
 impl Committer for CdcCommitter {
     async fn commit(&mut self, positions: &[Position]) -> Result<()> {
-        // Only the last one of each table counts, but for the sweeps that answer requests.
-        let mut latest: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut swept: Vec<&str> = Vec::new();
+        // Only the last one of each table counts.
+        let mut latest: BTreeMap<&str, Commit> = BTreeMap::new();
         for position in positions {
-            let text = std::str::from_utf8(position.as_bytes())
-                .map_err(|error| Error::fatal("a position is not text").because(error))?;
-            if let Some((id, phase)) = text.split_once('\n') {
-                if matches!(serde_json::from_str(phase), Ok(Phase::Sweep { after: None, .. })) {
-                    swept.push(id);
-                }
-                latest.insert(id, phase);
+            let (table, commit) = Commit::from_position(position)
+                .ok_or_else(|| Error::fatal(format!("{position} is no position of a captured table")))?;
+            latest.insert(table, commit);
+        }
+        for (name, commit) in latest {
+            let Some(table) = self.tables.get(name) else { continue };
+            if let Some(memory) = &table.memory {
+                memory.commit(commit.sequence).await?;
             }
+            table.lease.commit(commit);
         }
-        for (id, phase) in latest {
-            self.store.commit_position(id, &Position::from(phase.to_owned())).await?;
-        }
-        // Now, and not when they were taken: a crash in between must not lose a request.
-        for id in swept {
-            forget_request(self.store.as_ref(), id).await;
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.orders.send_replace(Order::Close);
+        for keeper in self.keepers.drain(..) {
+            keeper.await.map_err(|panic| Error::fatal("the keeper of a capture lease panicked").because(panic))?;
         }
         Ok(())
     }
@@ -145,13 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_comes_back_from_its_position() {
-        let phase = Phase::Snapshot { stream: Text("seq:1".into()), after: Some("k".into()) };
-        let position = phase.to_position("p/s/T").unwrap();
-        let text = position.to_string();
-        assert!(text.starts_with("0x") || text.starts_with("p/s/T"));
-        let (id, rest) = std::str::from_utf8(position.as_bytes()).unwrap().split_once('\n').unwrap();
-        assert_eq!(id, "p/s/T");
-        assert_eq!(Phase::from_position(&Position::from(rest.to_owned())), Some(phase));
+    fn a_phase_and_a_commit_come_back_from_their_positions() {
+        let phase = Phase::Snapshot { stream: Text("seq:1".into()), after: Some("k k".into()) };
+        let kept = phase.to_position().unwrap();
+        assert_eq!(kept.to_string(), r#"{"phase":"snapshot","stream":"seq:1","after":"k k"}"#);
+        assert_eq!(Phase::from_position(&kept), Some(phase));
+        let commit = Commit { epoch: 7, sequence: 12, phase: kept };
+        let position = commit.to_position("Forecasts");
+        assert_eq!(Commit::from_position(&position), Some(("Forecasts", commit)));
+        assert_eq!(Commit::from_position(&Position::from("Forecasts 7 x {}")), None);
     }
 }
