@@ -147,11 +147,6 @@ impl<'a> Response<'a> {
         self.outcome.fatal |= message.class >= 20;
     }
 
-    /// A value that the wire itself gives back, such as a handle.
-    pub fn handle(&mut self, handle: i64) {
-        self.value("@handle", SqlType::Int, &Value::Int(handle));
-    }
-
     /// The answer, or the answer to one of several calls, is complete.
     pub fn finish(&mut self, more: bool) {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
@@ -230,7 +225,8 @@ impl<'a> Response<'a> {
         }
     }
 
-    fn value(&mut self, name: &str, sql_type: SqlType, value: &Value) -> bool {
+    /// An output parameter; true when somebody still listens.
+    pub fn value(&mut self, name: &str, sql_type: SqlType, value: &Value) -> bool {
         if self.style == Style::Call && !self.status_sent {
             self.flush_end();
             self.status(self.error);

@@ -28,6 +28,8 @@ pub enum Target {
     Execute,
     /// Remembers a statement and runs it.
     PrepareAndExecute,
+    /// Remembers a procedure and calls it: what ODBC makes of `{CALL ...}`.
+    PrepareAndCall,
     /// Forgets a statement.
     Unprepare,
     /// A procedure.
@@ -83,8 +85,9 @@ fn by_number(number: u16) -> Read<Target> {
         11 => Target::Prepare,
         12 => Target::Execute,
         13 => Target::PrepareAndExecute,
+        14 => Target::PrepareAndCall,
         15 => Target::Unprepare,
-        1..=9 | 14 => {
+        1..=9 => {
             let text = format!("The stand-in has no server-side cursors (procedure number {number}).");
             return Err(Malformed { text, number: 16_937 });
         }
@@ -101,6 +104,7 @@ fn by_name(name: String) -> Target {
         "sp_prepare" => Target::Prepare,
         "sp_execute" => Target::Execute,
         "sp_prepexec" => Target::PrepareAndExecute,
+        "sp_prepexecrpc" => Target::PrepareAndCall,
         "sp_unprepare" => Target::Unprepare,
         _ => Target::Procedure(name),
     }

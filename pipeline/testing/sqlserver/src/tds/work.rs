@@ -9,10 +9,13 @@ use super::rpc::{self, Call, Target};
 use super::tokens::command;
 use crate::faults::Failure;
 use crate::session::{self, Column, Output, Parameter, Session};
+use crate::value::{SqlType, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+/// The name of the output parameter that a handle comes back in.
+const HANDLE: &str = "@handle";
 /// The most statements that a connection may have remembered.
 const PREPARED_MAX: usize = 1000;
 
@@ -33,14 +36,21 @@ pub enum Work {
     Commit(Option<u8>),
     /// It is rolled back, and perhaps another begins.
     RollBack(Option<u8>),
-    /// What is no request: the error that is answered.
-    Wrong(Malformed),
+    /// What is no request: the error that is answered, and how.
+    Wrong(Malformed, Style),
+}
+
+/// What a handle stands for.
+#[derive(Debug, Clone)]
+enum Prepared {
+    Statement { declarations: String, text: String },
+    Procedure(String),
 }
 
 /// What a connection keeps from request to request, beside its session.
 #[derive(Debug, Default)]
 pub struct Kept {
-    prepared: HashMap<i64, (String, String)>,
+    prepared: HashMap<i64, Prepared>,
     handles: i64,
     /// What is known of a bulk load that was announced: its columns and its announcement.
     pub bulk: Option<(Arc<[Column]>, String)>,
@@ -60,14 +70,15 @@ impl Work {
             },
             other => Err(Malformed::new(format!("A message of kind {other} has no place here."))),
         };
-        work.unwrap_or_else(Work::Wrong)
+        let style = if message.kind == kind::RPC { Style::Call } else { Style::Batch };
+        work.unwrap_or_else(|malformed| Work::Wrong(malformed, style))
     }
 
     /// The text that faults are matched with.
     pub fn text(&self, kept: &Kept) -> String {
         match self {
             Work::Batch(text) | Work::AnnounceBulk(text) => text.clone(),
-            Work::Bulk(..) | Work::Wrong(_) => String::new(),
+            Work::Bulk(..) | Work::Wrong(..) => String::new(),
             Work::Begin(_) => "BEGIN TRANSACTION".to_owned(),
             Work::Commit(_) => "COMMIT TRANSACTION".to_owned(),
             Work::RollBack(_) => "ROLLBACK TRANSACTION".to_owned(),
@@ -76,7 +87,11 @@ impl Work {
     }
 
     fn style(&self) -> Style {
-        if matches!(self, Work::Calls(_)) { Style::Call } else { Style::Batch }
+        match self {
+            Work::Calls(_) => Style::Call,
+            Work::Wrong(_, style) => *style,
+            _ => Style::Batch,
+        }
     }
 
     /// Fails instead of doing it.
@@ -137,7 +152,7 @@ impl Work {
                 response.finish_transaction(command::ROLLBACK);
                 return stays;
             }
-            Work::Wrong(malformed) => {
+            Work::Wrong(malformed, _) => {
                 response.message(&error(&malformed));
                 // After what cannot be read nobody knows where the next request begins.
                 malformed.number != 4002
@@ -192,7 +207,13 @@ fn run_calls(
 ) -> bool {
     let last = calls.len().saturating_sub(1);
     for (number, call) in calls.into_iter().enumerate() {
-        let names = call.parameters.iter().map(|parameter| (parameter.name.clone(), parameter.output)).collect();
+        let mut names: Vec<_> = call.parameters.iter().map(|given| (given.name.clone(), given.output)).collect();
+        if let (Target::Prepare | Target::PrepareAndExecute | Target::PrepareAndCall, Some(first)) =
+            (&call.target, names.first_mut())
+        {
+            // The first place is that of the handle, whatever the client calls it, and not one of the procedure's own.
+            HANDLE.clone_into(&mut first.0);
+        }
         response.begin(Style::Call, names);
         let stays = match kept.run(call, session, cancelled, response) {
             Ok(stays) => stays,
@@ -212,16 +233,18 @@ fn run_calls(
 impl Kept {
     fn text(&self, call: &Call) -> String {
         let parameter = |place: usize| match call.parameters.get(place).map(|parameter| &parameter.value) {
-            Some(crate::value::Value::Text(text)) => text.clone(),
+            Some(Value::Text(text)) => text.clone(),
             _ => String::new(),
         };
         match &call.target {
             Target::ExecuteSql => parameter(0),
             Target::Prepare | Target::PrepareAndExecute => parameter(2),
+            Target::PrepareAndCall => parameter(1),
             Target::Execute => match call.parameters.first().map(|parameter| &parameter.value) {
-                Some(crate::value::Value::Int(handle)) => {
-                    self.prepared.get(handle).map(|(_, text)| text.clone()).unwrap_or_default()
-                }
+                Some(Value::Int(handle)) => match self.prepared.get(handle) {
+                    Some(Prepared::Statement { text, .. } | Prepared::Procedure(text)) => text.clone(),
+                    None => String::new(),
+                },
                 _ => String::new(),
             },
             Target::Unprepare => "sp_unprepare".to_owned(),
@@ -237,22 +260,27 @@ impl Kept {
         response: &mut Response<'_>,
     ) -> Read<bool> {
         let mut handle = None;
-        let (declarations, statement) = match call.target.clone() {
-            Target::Procedure(name) => {
-                return Ok(session.call(&name, &call.parameters, cancelled, &mut |piece| response.take(piece)));
-            }
+        let prepared = match call.target.clone() {
+            Target::Procedure(name) => Prepared::Procedure(name),
             Target::ExecuteSql => {
-                let statement = call.take_text("@statement")?;
-                let declared = if call.parameters.is_empty() { String::new() } else { call.take_text("@params")? };
-                (declared, statement)
+                let text = call.take_text("@statement")?;
+                let declarations = if call.parameters.is_empty() { String::new() } else { call.take_text("@params")? };
+                Prepared::Statement { declarations, text }
             }
             Target::Prepare | Target::PrepareAndExecute => {
                 call.take_handle()?;
-                let declared = call.take_text("@params")?;
-                let statement = call.take_text("@stmt")?;
-                declarations::read(&declared)?;
-                handle = Some(self.remember(&declared, &statement)?);
-                (declared, statement)
+                let declarations = call.take_text("@params")?;
+                let text = call.take_text("@stmt")?;
+                declarations::read(&declarations)?;
+                let prepared = Prepared::Statement { declarations, text };
+                handle = Some(self.remember(prepared.clone())?);
+                prepared
+            }
+            Target::PrepareAndCall => {
+                call.take_handle()?;
+                let prepared = Prepared::Procedure(call.take_text("@rpccall")?);
+                handle = Some(self.remember(prepared.clone())?);
+                prepared
             }
             Target::Execute => {
                 let handle = call.take_handle()?;
@@ -263,24 +291,29 @@ impl Kept {
                 return self.prepared.remove(&handle).map(|_| true).ok_or_else(|| no_statement(handle));
             }
         };
-        let mut stays = true;
-        if call.target != Target::Prepare {
-            let parameters = bind(&declarations::read(&declarations)?, call.parameters)?;
-            stays = session.batch(&statement, &parameters, cancelled, &mut |piece| response.take(piece));
-        }
+        let stays = match prepared {
+            _ if call.target == Target::Prepare => true,
+            Prepared::Procedure(name) => {
+                session.call(&name, &call.parameters, cancelled, &mut |piece| response.take(piece))
+            }
+            Prepared::Statement { declarations, text } => {
+                let parameters = bind(&declarations::read(&declarations)?, call.parameters)?;
+                session.batch(&text, &parameters, cancelled, &mut |piece| response.take(piece))
+            }
+        };
         if let Some(handle) = handle {
-            response.handle(handle);
+            response.value(HANDLE, SqlType::Int, &Value::Int(handle));
         }
         Ok(stays)
     }
 
-    fn remember(&mut self, declarations: &str, statement: &str) -> Read<i64> {
+    fn remember(&mut self, prepared: Prepared) -> Read<i64> {
         if self.prepared.len() >= PREPARED_MAX {
             let text = format!("The stand-in remembers {PREPARED_MAX} statements of a connection. Call sp_unprepare.");
             return Err(Malformed { text, number: 701 });
         }
         self.handles += 1;
-        self.prepared.insert(self.handles, (declarations.to_owned(), statement.to_owned()));
+        self.prepared.insert(self.handles, prepared);
         Ok(self.handles)
     }
 

@@ -208,6 +208,17 @@ class Requests(unittest.TestCase):
             self.cursor.callproc(pytds.tds_base.SP_EXECUTE, (handle, 5))
         self.assertEqual(failed.exception.msg_no, 8179)
 
+    def test_prepared_procedures(self):
+        prepare = pytds.tds_base.InternalProc(14, "sp_prepexecrpc")
+        given = (pytds.output(value=None, param_type="int"), "dbo.double", 4, pytds.output(value=21))
+        self.cursor.callproc(prepare, given)
+        self.assertEqual(self.cursor.fetchall(), [(2,)])
+        self.cursor.nextset()
+        outputs = {place: column.value for place, column in self.cursor._session.output_params.items()}
+        self.assertEqual(outputs[3], 42)
+        self.cursor.callproc(pytds.tds_base.SP_EXECUTE, (outputs[0], 5))
+        self.assertEqual(self.cursor.fetchall(), [(1,)])
+
     def test_several_results(self):
         self.cursor.execute("sets")
         got = []

@@ -53,6 +53,15 @@ async fn tls_is_what_both_agree_on() {
 }
 
 #[tokio::test]
+async fn the_connection_string_of_the_server_leads_to_it() {
+    for tls in [TlsMode::Supported, TlsMode::NotSupported, TlsMode::Required] {
+        let (server, _) = start(Options { tls, ..Options::default() });
+        let config = tiberius::Config::from_ado_string(&server.url()).unwrap();
+        assert_eq!(number(&mut connect_with(&server, config).await.unwrap(), "sets").await, 1);
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_that_nobody_vouches_for_is_refused() {
     let (server, _) = start(Options::default());
     let mut config = config(&server);
