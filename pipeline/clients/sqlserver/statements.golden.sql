@@ -52,7 +52,7 @@ WHERE [Id] > @P2
 ORDER BY [Id]
 
 -- scan of a table with a key of two columns, one of them varchar
-SELECT TOP (@P1) [Re]]gion #1], [Order No], [Price[EUR]]]
+SELECT TOP (@P1) CAST([Re]]gion #1] AS nvarchar(20)), [Order No], [Price[EUR]]]
 FROM [dbo].[Orders]
 WHERE ([Re]]gion #1] > CAST(@P2 AS varchar(20)) OR ([Re]]gion #1] = CAST(@P2 AS varchar(20)) AND [Order No] > @P3))
 ORDER BY [Re]]gion #1], [Order No]
@@ -63,7 +63,7 @@ FROM [dbo].[Forecasts]
 WHERE [Id] IN (@P1, @P2, @P3, @P4)
 
 -- get from a table with a key of two columns
-SELECT [Re]]gion #1], [Order No], [Price[EUR]]]
+SELECT CAST([Re]]gion #1] AS nvarchar(20)), [Order No], [Price[EUR]]]
 FROM [dbo].[Orders]
 WHERE ([Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2) OR ([Re]]gion #1] = CAST(@P3 AS varchar(20)) AND [Order No] = @P4)
 
@@ -156,7 +156,7 @@ COMMIT;
 -- write: delete from a table without tombstones
 DECLARE @n int;
 BEGIN TRANSACTION;
-SELECT [Re]]gion #1], [Order No], [Price[EUR]]]
+SELECT CAST([Re]]gion #1] AS nvarchar(20)), [Order No], [Price[EUR]]]
 FROM [dbo].[Orders] WITH (UPDLOCK, HOLDLOCK)
 WHERE [Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2;
 DELETE FROM [dbo].[Orders]

@@ -143,6 +143,22 @@ impl ColumnInfo {
         }
     }
 
+    /// The column as SELECT gives it, behind `alias` (such as `t.`; empty for none). Texts of a code page are turned into
+    /// Unicode by the server, which knows all of them, UTF-8 included; here one that cannot be decoded would end the whole
+    /// result. The expression has no name, so that ORDER BY means the column and its order.
+    #[must_use]
+    pub fn selected(&self, alias: &str) -> String {
+        /// The longest `nvarchar` that is not `max`.
+        const LENGTH_MAX: usize = 4_000;
+        let name = format!("{alias}{}", quote(&self.name));
+        match (self.kind, self.length) {
+            (Kind::Text, _) if self.sql_type.starts_with('n') || self.sql_type == "sysname" => name,
+            (Kind::Text, Some(length)) if length <= LENGTH_MAX => format!("CAST({name} AS nvarchar({length}))"),
+            (Kind::Text, _) => format!("CAST({name} AS nvarchar(max))"),
+            _ => name,
+        }
+    }
+
     /// An expression of the type [`Self::holder`] as a value to store in this column. A text becomes a `decimal` or `xml` only
     /// when told to.
     #[must_use]
@@ -255,7 +271,7 @@ impl TableInfo {
     /// All columns as a list for SELECT, each behind `alias` (such as `t.`; empty for none).
     #[must_use]
     pub fn columns_sql(&self, alias: &str) -> String {
-        list(&self.columns, |column| format!("{alias}{}", quote(&column.name)))
+        list(&self.columns, |column| column.selected(alias))
     }
 
     /// The parameters that a key stands for; nothing when no row can have it.

@@ -10,8 +10,10 @@
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `tombstones`, `scan`, `get`, `list`, `write`,
 //! `insert_absent`, `health`, `plan`.
 
+use crate::capture::Capture;
 use crate::catalogue::Catalogue;
 use crate::config::SqlServerConfig;
+use crate::ledger::SqlServerLedger;
 use crate::pool::{Pool, Server};
 use crate::{bulk, read, retrying, schema, write};
 use async_trait::async_trait;
@@ -27,13 +29,6 @@ use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Key, Position};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-// For the parts in `capture`, `ledger` and `plan`, which the resource expects as:
-// - `capture::Capture::new(Arc<Context>)` with `async fn head(&self, table: &str, mode)`,
-//   `changes(&self, table: &str, mode, after: &Position, limit: usize)` and `health(&self, table: &str, mode, position)`,
-//   each giving a `smartpulse_pipeline::error::Result`;
-// - `plan::capture_plan(context: &Context, table: &str) -> Result<CapturePlan>`;
-// - `ledger::SqlServerLedger::new(Arc<Context>)`, a `Ledger`.
 
 /// How often capture polls while changes come: half of it is the least latency, and a poll of a quiet table costs the
 /// server about 0.1 ms.
@@ -81,6 +76,8 @@ impl Context {
 #[derive(Debug)]
 pub struct SqlServerDatabase {
     cx: Arc<Context>,
+    capture: Capture,
+    ledger: Arc<SqlServerLedger>,
 }
 
 impl SqlServerDatabase {
@@ -89,7 +86,9 @@ impl SqlServerDatabase {
     /// # Errors
     /// Fatal when the settings contradict each other or the metrics are refused.
     pub fn open(name: &str, config: &SqlServerConfig, registry: &Registry) -> Result<Self> {
-        Ok(Self { cx: Context::new(name, config, registry)? })
+        let cx = Context::new(name, config, registry)?;
+        let ledger = Arc::new(SqlServerLedger::new(Arc::clone(&cx)));
+        Ok(Self { capture: Capture::new(Arc::clone(&cx)), ledger, cx })
     }
 
     /// What its parts share.
@@ -140,20 +139,20 @@ impl Database for SqlServerDatabase {
         Ok(info.table.clone())
     }
 
-    async fn head(&self, _table: &str, _mode: CaptureMode) -> Result<Position> {
-        Err(Error::fatal("not yet"))
+    async fn head(&self, table: &str, mode: CaptureMode) -> Result<Position> {
+        self.measured("head", self.capture.head(table, mode)).await
     }
 
-    async fn changes(&self, _table: &str, _mode: CaptureMode, _after: &Position, _limit: usize) -> Result<Poll> {
-        Err(Error::fatal("not yet"))
+    async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll> {
+        self.measured("changes", self.capture.changes(table, mode, after, limit)).await
     }
 
     fn poll_interval(&self) -> Duration {
         POLL_INTERVAL
     }
 
-    async fn capture_health(&self, _table: &str, _mode: CaptureMode, _position: &Position) -> Result<CaptureHealth> {
-        Err(Error::fatal("not yet"))
+    async fn capture_health(&self, table: &str, mode: CaptureMode, position: &Position) -> Result<CaptureHealth> {
+        self.measured("health", self.capture.health(table, mode, position)).await
     }
 
     async fn capture_plan(&self, _table: &str) -> Result<CapturePlan> {
@@ -161,7 +160,8 @@ impl Database for SqlServerDatabase {
     }
 
     fn ledger(&self) -> Option<SharedLedger> {
-        None
+        let ledger: SharedLedger = self.ledger.clone();
+        Some(ledger)
     }
 
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {

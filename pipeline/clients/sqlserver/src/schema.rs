@@ -12,6 +12,10 @@ use std::time::Duration;
 /// How long one batch may take: switching SNAPSHOT isolation on waits for the transactions that are open.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// That something exists already (an object, an index, change tracking of the database and of a table, a capture
+/// instance): another instance made it between our look and our attempt. Looking again finds it.
+const MADE_MEANWHILE: [u32; 5] = [2714, 1913, 5088, 4996, 22926];
+
 /// Runs the scripts. Safe to run again, and by several at once: each batch makes only what is missing.
 pub(crate) async fn create(cx: &Context, connection: &mut Connection) -> Outcome<()> {
     connection.set_command_timeout(BATCH_TIMEOUT);
@@ -54,6 +58,9 @@ async fn run(connection: &mut Connection, batch: &str) -> Outcome<()> {
         Err(failure) => {
             let line = batch.lines().find(|line| !line.trim().is_empty() && !line.trim().starts_with("--"));
             let line = line.unwrap_or_default().trim();
+            if failure.number().is_some_and(|number| MADE_MEANWHILE.contains(&number)) {
+                return Err(failure.worth_another_try());
+            }
             Err(match failure.kind() {
                 ErrorKind::Fatal | ErrorKind::Rejected => {
                     let text =
