@@ -83,7 +83,7 @@ impl Sink for PubSubSink {
                 match outcome {
                     Outcome::Patch => "patch",
                     Outcome::Whole => "whole",
-                    Outcome::Stale => "stale",
+                    Outcome::Stale | Outcome::Unknown => "stale",
                 },
                 1,
             );
@@ -113,9 +113,12 @@ impl PubSubSink {
         let patch = message(patch);
         Ok(Publication {
             channel: self.channel.name(event, &self.partition).into(),
+            section: event.section.clone(),
             key: event.key.clone(),
             version: event.version,
             previous_version: event.previous_version,
+            document: None,
+            known_only: false,
             whole: whole.unwrap_or_else(|| patch.clone()),
             patch,
             resync: event.resync,

@@ -39,6 +39,8 @@ mod documents;
 mod flights;
 mod lists;
 mod metrics;
+#[cfg(test)]
+mod model;
 mod resource;
 mod warm;
 

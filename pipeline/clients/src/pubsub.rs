@@ -6,19 +6,27 @@
 //!   publishes the whole document. Compare, store and publish are one step.
 //! - A subscriber gets the messages of a channel in the order of publication. It may miss some; it is then told
 //!   ([`Delivery::Lost`]) before the next message.
-//! - `PublisherSeq` rises by one with every message that a publisher really sent.
+//! - `PublisherSeq` rises by one with every message that a publisher really sent to the channels of one section.
 
+use crate::documents::SharedDocuments;
 use async_trait::async_trait;
 use bytes::Bytes;
 use smartpulse_pipeline::Key;
 use smartpulse_pipeline::error::Result;
+use std::ops::Range;
 use std::sync::Arc;
+
+mod inbox;
+
+pub use inbox::{INBOX_BYTES_MAX, Inbox, InboxSender, inbox};
 
 /// A change to broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// The channel, as in `__dataChanged:production:forecast:<key>`. Counters are kept per channel.
     pub channel: Arc<str>,
+    /// The kind of entity: with the key the name under which its counter and document are shared.
+    pub section: Arc<str>,
     /// The entity.
     pub key: Key,
     /// Its version.
@@ -29,8 +37,27 @@ pub struct Publication {
     pub patch: Bytes,
     /// The message with the whole document, likewise. Equal to `patch` where the patch is whole.
     pub whole: Bytes,
+    /// Where in `whole` the document itself stands; nothing for a delete.
+    pub document: Option<Range<usize>>,
     /// True to publish the whole document even at the stored version.
     pub resync: bool,
+    /// True to publish nothing where the counter is unknown: the key has to be read from the database first.
+    pub known_only: bool,
+}
+
+impl Publication {
+    /// What becomes of it when the counter stands at `stored`: the rule that every implementation follows.
+    #[must_use]
+    pub fn outcome(&self, stored: Option<i64>) -> Outcome {
+        match stored {
+            None if self.known_only => Outcome::Unknown,
+            None => Outcome::Whole,
+            Some(stored) if self.version < stored => Outcome::Stale,
+            Some(stored) if self.version == stored && !self.resync => Outcome::Stale,
+            Some(stored) if self.previous_version == Some(stored) && !self.resync => Outcome::Patch,
+            Some(_) => Outcome::Whole,
+        }
+    }
 }
 
 /// What became of a publication.
@@ -42,6 +69,8 @@ pub enum Outcome {
     Whole,
     /// Nothing: the stored version is the same or newer.
     Stale,
+    /// Nothing: the counter is unknown, and the publication was for a known one only.
+    Unknown,
 }
 
 /// What a subscriber receives.
@@ -67,6 +96,10 @@ pub trait PubSub: Send + Sync {
     async fn publish(&self, publications: &[Publication]) -> Result<Vec<Outcome>>;
     /// Subscribes to all channels that match `pattern`, in which `*` stands for any text.
     async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscriber>>;
+    /// The documents that are kept beside the counters, where instances share them.
+    fn documents(&self) -> Option<Arc<dyn SharedDocuments>> {
+        None
+    }
 }
 
 /// The receiving half of a subscription.

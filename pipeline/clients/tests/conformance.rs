@@ -153,12 +153,15 @@ impl PubSubFixture for InProcess {
         // One more than there may be: all are forgotten.
         let publication = |key: &str| smartpulse_clients::pubsub::Publication {
             channel: key.into(),
+            section: "forecast".into(),
             key: key.into(),
             version: 1,
             previous_version: None,
             patch: "{}".into(),
             whole: "{}".into(),
+            document: None,
             resync: false,
+            known_only: false,
         };
         let pubsub = PubSubFixture::open(self).await;
         pubsub.publish(&[publication("x"), publication("y")]).await.unwrap();

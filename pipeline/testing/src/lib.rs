@@ -16,13 +16,16 @@ mod database;
 mod ledger;
 mod memory_ledger;
 mod probe;
+mod proxy;
 mod pubsub;
+pub mod redis;
 mod store;
 
 pub use bus::{BusFixture, bus_suite};
 pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, uuid};
 pub use ledger::{LedgerFixture, ledger_suite};
 pub use memory_ledger::MemoryLedger;
+pub use proxy::{FaultProxy, Flow};
 pub use probe::{Graph, Probe, Rig, SharedProbe, event};
 pub use pubsub::{PubSubFixture, pubsub_suite};
 pub use store::{StoreFixture, dead_letter, store_suite};

@@ -5,21 +5,16 @@
 //!
 //! Bounds: at most `counters_max` counters; when a new channel would exceed that all are forgotten, after which the
 //! next publication of each channel carries the whole document. Each subscriber queues at most
-//! `queue_messages_max` messages and [`QUEUE_BYTES_MAX`] bytes; the oldest are dropped, and it is told.
+//! `queue_messages_max` messages and [`INBOX_BYTES_MAX`](crate::pubsub::INBOX_BYTES_MAX) bytes; the oldest are dropped, and it is told.
 
-use crate::pubsub::{Delivery, Outcome, PubSub, Publication, Subscriber};
+use crate::pubsub::{InboxSender, Outcome, PubSub, Publication, Subscriber, inbox};
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smartpulse_pipeline::error::{Error, Result};
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::Notify;
-
-/// The payload bytes that one subscriber's queue holds at most. Payloads are shared between queues, so this bounds what
-/// one slow subscriber keeps alive.
-pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An in-process pub/sub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,7 +51,7 @@ struct State {
 #[derive(Debug)]
 struct Subscription {
     pattern: Box<str>,
-    queue: Weak<Queue>,
+    inbox: InboxSender,
 }
 
 impl EmbeddedPubSub {
@@ -89,21 +84,20 @@ impl PubSub for EmbeddedPubSub {
     }
 
     async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscriber>> {
-        let queue = Arc::new(Queue::new((self.config.queue_messages_max as usize).max(1)));
-        let subscription = Subscription { pattern: pattern.into(), queue: Arc::downgrade(&queue) };
+        let (sender, inbox) = inbox((self.config.queue_messages_max as usize).max(1));
         let mut state = self.state();
-        state.subscribers.retain(|s| s.queue.strong_count() > 0);
-        state.subscribers.push(subscription);
-        Ok(Box::new(EmbeddedSubscriber { queue }))
+        state.subscribers.retain(|subscription| !subscription.inbox.is_closed());
+        state.subscribers.push(Subscription { pattern: pattern.into(), inbox: sender });
+        Ok(Box::new(inbox))
     }
 }
 
 impl State {
     fn publish(&mut self, publication: &Publication, counters_max: usize) -> Result<Outcome> {
         let stored = self.counters.get(&publication.channel).copied();
-        let outcome = decide(stored, publication);
+        let outcome = publication.outcome(stored);
         let message = match outcome {
-            Outcome::Stale => return Ok(outcome),
+            Outcome::Stale | Outcome::Unknown => return Ok(outcome),
             Outcome::Patch => &publication.patch,
             Outcome::Whole => &publication.whole,
         };
@@ -116,23 +110,11 @@ impl State {
         self.publisher_seq += 1;
         let payload = number(message, self.publisher_seq)?;
         for subscriber in &self.subscribers {
-            if matches(&subscriber.pattern, &publication.channel)
-                && let Some(queue) = subscriber.queue.upgrade()
-            {
-                queue.push(Arc::clone(&publication.channel), payload.clone());
+            if matches(&subscriber.pattern, &publication.channel) {
+                subscriber.inbox.push(Arc::clone(&publication.channel), payload.clone());
             }
         }
         Ok(outcome)
-    }
-}
-
-/// What a publication does, from the stored version alone.
-fn decide(stored: Option<i64>, publication: &Publication) -> Outcome {
-    match stored {
-        Some(stored) if publication.version < stored => Outcome::Stale,
-        Some(stored) if publication.version == stored && !publication.resync => Outcome::Stale,
-        Some(stored) if publication.previous_version == Some(stored) && !publication.resync => Outcome::Patch,
-        _ => Outcome::Whole,
     }
 }
 
@@ -169,76 +151,6 @@ fn matches(pattern: &str, text: &str) -> bool {
         text = text.get(place + part.len()..).unwrap_or("");
     }
     true
-}
-
-#[derive(Debug)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    arrived: Notify,
-    messages_max: usize,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    messages: VecDeque<(Arc<str>, Bytes)>,
-    bytes: usize,
-    /// Messages were dropped from the front since the last receive.
-    lost: bool,
-}
-
-impl Queue {
-    fn new(messages_max: usize) -> Self {
-        Self { waiting: Mutex::default(), arrived: Notify::new(), messages_max }
-    }
-
-    fn push(&self, channel: Arc<str>, payload: Bytes) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.bytes += payload.len();
-        waiting.messages.push_back((channel, payload));
-        while waiting.messages.len() > self.messages_max || waiting.bytes > QUEUE_BYTES_MAX {
-            let Some((_, dropped)) = waiting.messages.pop_front() else { break };
-            waiting.bytes -= dropped.len();
-            waiting.lost = true;
-        }
-        drop(waiting);
-        self.arrived.notify_one();
-    }
-
-    fn pop(&self, max: usize) -> Vec<Delivery> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut deliveries = Vec::with_capacity(max.min(waiting.messages.len() + 1));
-        // Dropped from the front, so the loss lies before everything that waits.
-        if waiting.lost {
-            waiting.lost = false;
-            deliveries.push(Delivery::Lost);
-        }
-        while deliveries.len() < max.max(1)
-            && let Some((channel, payload)) = waiting.messages.pop_front()
-        {
-            waiting.bytes -= payload.len();
-            deliveries.push(Delivery::Message { channel, payload });
-        }
-        deliveries
-    }
-}
-
-#[derive(Debug)]
-struct EmbeddedSubscriber {
-    queue: Arc<Queue>,
-}
-
-#[async_trait]
-impl Subscriber for EmbeddedSubscriber {
-    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>> {
-        loop {
-            // A push after this pop leaves a permit, so that waiting returns at once.
-            let deliveries = self.queue.pop(max);
-            if !deliveries.is_empty() {
-                return Ok(deliveries);
-            }
-            self.queue.arrived.notified().await;
-        }
-    }
 }
 
 #[cfg(test)]

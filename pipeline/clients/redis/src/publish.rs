@@ -1,0 +1,217 @@
+//! Publishing: changes in order, some dozens per call of the script, all calls of a batch in one pipeline.
+
+use crate::errors::classify;
+use crate::scripts::{DOCUMENT_LIFE, KEY_LIFE, KEY_SLACK, SEQUENCE_LIFE, millis};
+use crate::{Inner, names};
+use redis::{Cmd, ErrorKind, Pipeline, RedisResult, ServerErrorKind};
+use smartpulse_clients::pubsub::{Outcome, Publication};
+use smartpulse_pipeline::error::{Error, Result};
+
+/// How many changes one call takes at most. The server does nothing else during a call: this is under a millisecond.
+pub const CALL_CHANGES_MAX: usize = 64;
+
+/// How many bytes one call takes at most, unless one change alone is larger.
+const CALL_BYTES_MAX: usize = 256 << 10;
+
+/// How often a batch is sent again because the server forgot the script.
+const LOADS_MAX: usize = 3;
+
+/// Versions go through Lua, whose numbers are exact up to here.
+const VERSION_MAX: i64 = 1 << 53;
+
+impl Inner {
+    pub(crate) async fn publish(&self, publications: &[Publication]) -> Result<Vec<Outcome>> {
+        let changes = publications.iter().map(Change::of).collect::<Result<Vec<_>>>()?;
+        let calls: Vec<&[Change<'_>]> = calls(&changes);
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let mut done = 0;
+        for _ in 0..=LOADS_MAX {
+            if done == calls.len() {
+                return Ok(outcomes);
+            }
+            let mut pipeline = Pipeline::with_capacity(calls.len() - done);
+            for changes in &calls[done..] {
+                pipeline.add_command(self.call(changes));
+            }
+            pipeline.ignore_errors();
+            let pipeline = &pipeline;
+            let answers: Vec<RedisResult<String>> = self
+                .publishing
+                .ask("publish", |mut connection| async move { pipeline.query_async(&mut connection).await })
+                .await?;
+            for answer in answers {
+                match answer {
+                    Ok(letters) => {
+                        outcomes.extend(letters.chars().map(outcome));
+                        done += 1;
+                    }
+                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                        let script = &self.scripts.publish;
+                        let load = |mut connection| async move { script.load_async(&mut connection).await.map(drop) };
+                        self.publishing.ask("load a script", load).await?;
+                        // From the first call that was not done: what later ones did is stale when it comes again.
+                        break;
+                    }
+                    Err(error) => return Err(classify("publish", error).0),
+                }
+            }
+        }
+        Err(Error::unavailable("redis forgets scripts as fast as they are loaded; does something run SCRIPT FLUSH?"))
+    }
+
+    fn call(&self, changes: &[Change<'_>]) -> Cmd {
+        let stream = changes.first().map_or("", |change| change.stream);
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(self.scripts.publish.get_hash()).arg(changes.len() + 1);
+        call.arg(names::sequence(&self.instance, stream));
+        for Change { publication, .. } in changes {
+            call.arg(names::entity(&publication.section, &publication.key));
+        }
+        call.arg(millis(DOCUMENT_LIFE)).arg(KEY_LIFE.as_secs()).arg(millis(KEY_SLACK)).arg(SEQUENCE_LIFE.as_secs());
+        for change in changes {
+            change.write(&mut call);
+        }
+        call
+    }
+}
+
+/// A publication, cut where the script puts it together.
+struct Change<'a> {
+    publication: &'a Publication,
+    stream: &'a str,
+    /// Empty when it is the whole document anyway.
+    patch: &'a [u8],
+    before: &'a [u8],
+    document: &'a [u8],
+    after: &'a [u8],
+}
+
+impl<'a> Change<'a> {
+    fn of(publication: &'a Publication) -> Result<Self> {
+        if publication.version >= VERSION_MAX {
+            return Err(Error::rejected(format!("version {} is beyond 2^53", publication.version)));
+        }
+        let patch = open_object(&publication.patch)?;
+        let whole = open_object(&publication.whole)?;
+        let (before, document, after) = match &publication.document {
+            Some(range) if range.start <= range.end && range.end <= whole.len() => {
+                (&whole[..range.start], &whole[range.clone()], &whole[range.end..])
+            }
+            Some(_) => return Err(Error::rejected("the document does not lie within its message")),
+            None => (whole, &[][..], &[][..]),
+        };
+        let same = publication.patch == publication.whole;
+        Ok(Self {
+            publication,
+            stream: names::stream(&publication.channel),
+            patch: if same { &[] } else { patch },
+            before,
+            document,
+            after,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.patch.len() + self.before.len() + self.document.len() + self.after.len()
+    }
+
+    fn write(&self, call: &mut Cmd) {
+        let Publication { channel, version, previous_version, resync, known_only, document, .. } = self.publication;
+        let mut flags = String::new();
+        flags.extend(resync.then_some('r'));
+        flags.extend(known_only.then_some('k'));
+        flags.extend(document.is_none().then_some('g'));
+        call.arg(&**channel).arg(version);
+        match previous_version {
+            Some(previous) => call.arg(previous),
+            None => call.arg(""),
+        };
+        call.arg(flags).arg(self.patch).arg(self.before).arg(self.document).arg(self.after);
+    }
+}
+
+/// Cuts a batch into calls: of one stream each, and bounded.
+fn calls<'c, 'a>(changes: &'c [Change<'a>]) -> Vec<&'c [Change<'a>]> {
+    let mut calls = Vec::with_capacity(changes.len() / CALL_CHANGES_MAX + 1);
+    let (mut start, mut bytes) = (0, 0);
+    for (n, change) in changes.iter().enumerate() {
+        let full = n - start == CALL_CHANGES_MAX || bytes + change.bytes() > CALL_BYTES_MAX;
+        if n > start && (full || changes[start].stream != change.stream) {
+            calls.push(&changes[start..n]);
+            (start, bytes) = (n, 0);
+        }
+        bytes += change.bytes();
+    }
+    if start < changes.len() {
+        calls.push(&changes[start..]);
+    }
+    calls
+}
+
+fn outcome(letter: char) -> Outcome {
+    match letter {
+        'P' => Outcome::Patch,
+        'W' => Outcome::Whole,
+        'U' => Outcome::Unknown,
+        _ => Outcome::Stale,
+    }
+}
+
+/// The message without its closing brace: the script adds its number as the last member.
+fn open_object(message: &[u8]) -> Result<&[u8]> {
+    message
+        .trim_ascii_end()
+        .strip_suffix(b"}")
+        .filter(|open| open.trim_ascii_start().starts_with(b"{") && open.trim_ascii().len() > 1)
+        .ok_or_else(|| Error::rejected("a message to publish is no JSON object with members"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn publication(channel: &str, bytes: usize) -> Publication {
+        let whole = format!("{{\"PatchItems\":[{{\"Value\":\"{}\"}}]}}", "x".repeat(bytes));
+        Publication {
+            channel: channel.into(),
+            section: "s".into(),
+            key: "k".into(),
+            version: 1,
+            previous_version: None,
+            patch: Bytes::from_static(b"{\"a\":1}"),
+            document: Some(24..24 + bytes + 2),
+            whole: whole.into(),
+            resync: false,
+            known_only: false,
+        }
+    }
+
+    #[test]
+    fn a_message_is_cut_around_its_document() {
+        let publication = publication("a:b:k", 3);
+        let change = Change::of(&publication).unwrap();
+        assert_eq!((change.stream, change.patch), ("a:b:", &b"{\"a\":1"[..]));
+        assert_eq!(change.before, b"{\"PatchItems\":[{\"Value\":");
+        assert_eq!(change.document, b"\"xxx\"");
+        assert_eq!(change.after, b"}]");
+        for (wrong, range) in [("[]", None), ("{}", None), ("{\"a\":1}", Some(0..7))] {
+            let wrong =
+                Publication { whole: Bytes::from_static(wrong.as_bytes()), document: range, ..publication.clone() };
+            assert!(Change::of(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_cut_by_number_bytes_and_stream_and_keeps_its_order() {
+        let lengths = |publications: &[Publication]| {
+            let changes: Vec<Change<'_>> = publications.iter().map(|p| Change::of(p).unwrap()).collect();
+            calls(&changes).iter().map(|call| call.len()).collect::<Vec<usize>>()
+        };
+        assert!(lengths(&[]).is_empty());
+        assert_eq!(lengths(&vec![publication("a:k", 1); CALL_CHANGES_MAX + 1]), [CALL_CHANGES_MAX, 1]);
+        assert_eq!(lengths(&[publication("a:k", 1), publication("b:k", 1), publication("a:k", 1)]), [1, 1, 1]);
+        let large = publication("a:k", CALL_BYTES_MAX);
+        assert_eq!(lengths(&[large.clone(), large, publication("a:k", 1)]), [1, 1, 1]);
+    }
+}

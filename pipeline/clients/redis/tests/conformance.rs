@@ -1,0 +1,211 @@
+//! Redis passes the suite that every pub/sub system must pass, and behaves as promised when it goes and comes back.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use smartpulse_clients::pubsub::{Delivery, Outcome, PubSub, Publication, SharedPubSub, Subscriber};
+use smartpulse_pipeline::error::ErrorKind;
+use smartpulse_redis::{RedisConfig, RedisPubSub};
+use smartpulse_testing::redis::{Data, RedisServer};
+use smartpulse_testing::{FaultProxy, Flow, PubSubFixture, pubsub_suite, within};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const QUEUE: u32 = 1_000;
+
+fn open(url: String) -> SharedPubSub {
+    let config = RedisConfig { queue_messages_max: QUEUE, ..RedisConfig::at(url) };
+    Arc::new(RedisPubSub::open(&config, &uuid::Uuid::new_v4().to_string()).unwrap())
+}
+
+struct Fixture(RedisServer);
+
+#[async_trait]
+impl PubSubFixture for Fixture {
+    async fn open(&self) -> SharedPubSub {
+        open(self.0.url())
+    }
+
+    async fn forget_counters(&self) -> bool {
+        assert_eq!(self.0.say("FLUSHALL"), "+OK\r\n");
+        true
+    }
+
+    fn overflow(&self) -> Option<usize> {
+        Some(QUEUE as usize + 10)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_conforms() {
+    if RedisServer::start().is_some() {
+        pubsub_suite(|| Fixture(RedisServer::start().expect("it was there a moment ago"))).await;
+    }
+}
+
+fn publication(instance: &str, version: i64, previous: Option<i64>) -> Publication {
+    let head = format!("{{\"DataManagerId\":\"{instance}\",\"VersionId\":{version},\"PatchItems\":[");
+    let document = format!("{{\"n\":{version}}}");
+    let whole = format!("{head}{{\"Op\":\"replace\",\"Path\":\"\",\"Value\":{document}}}]}}");
+    let start = whole.rfind(&document).unwrap();
+    Publication {
+        channel: "__dataChanged:production:forecast:k".into(),
+        section: "forecast".into(),
+        key: "k".into(),
+        version,
+        previous_version: previous,
+        patch: Bytes::from(format!("{head}]}}")),
+        document: Some(start..start + document.len()),
+        whole: whole.into(),
+        resync: false,
+        known_only: false,
+    }
+}
+
+fn version_of(delivery: &Delivery) -> Option<i64> {
+    let Delivery::Message { payload, .. } = delivery else { return None };
+    serde_json::from_slice::<serde_json::Value>(payload).unwrap()["VersionId"].as_i64()
+}
+
+async fn next(subscriber: &mut Box<dyn Subscriber>) -> Delivery {
+    within("a delivery", subscriber.receive(1)).await.unwrap().remove(0)
+}
+
+/// Publishes as a sink does: until it succeeds.
+async fn publish(pubsub: &SharedPubSub, publication: Publication) -> Outcome {
+    within("a publication", async {
+        loop {
+            match pubsub.publish(std::slice::from_ref(&publication)).await {
+                Ok(outcomes) => return outcomes[0],
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_is_told_and_the_counters_are_what_the_data_is() {
+    for (data, outcome) in [(Data::Kept, Outcome::Patch), (Data::Lost, Outcome::Unknown)] {
+        let Some(server) = RedisServer::start() else { return };
+        let pubsub = open(server.url());
+        let mut subscriber = pubsub.subscribe("__dataChanged:production:forecast:*").await.unwrap();
+        assert_eq!(publish(&pubsub, publication("a", 1, None)).await, Outcome::Whole);
+        assert_eq!(version_of(&next(&mut subscriber).await), Some(1));
+        server.stop(data);
+        let gone = Instant::now();
+        while pubsub.ping().await.is_ok() {}
+        assert_eq!(pubsub.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        let asked = Instant::now();
+        for _ in 0..100 {
+            assert!(pubsub.publish(&[publication("a", 2, Some(1))]).await.is_err());
+        }
+        assert!(
+            asked.elapsed() < Duration::from_secs(2),
+            "who asks while it is away does not wait: {asked:?} {gone:?}"
+        );
+        server.start_again();
+        // The subscription is there again before anything is said to be lost.
+        assert_eq!(next(&mut subscriber).await, Delivery::Lost);
+        let second = Publication { known_only: true, ..publication("a", 2, Some(1)) };
+        assert_eq!(publish(&pubsub, second).await, outcome, "{data:?}");
+        if data == Data::Lost {
+            assert_eq!(publish(&pubsub, publication("a", 2, Some(1))).await, Outcome::Whole);
+        }
+        assert_eq!(version_of(&next(&mut subscriber).await), Some(2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_half_open_is_noticed_and_told() {
+    let Some(server) = RedisServer::start() else { return };
+    let proxy = FaultProxy::to(server.port()).await;
+    let behind = open(format!("redis://127.0.0.1:{}", proxy.port()));
+    let direct = open(server.url());
+    let mut subscriber = behind.subscribe("__dataChanged:production:forecast:*").await.unwrap();
+    publish(&direct, publication("a", 1, None)).await;
+    assert_eq!(version_of(&next(&mut subscriber).await), Some(1));
+    proxy.set(Flow::Frozen);
+    let frozen = Instant::now();
+    publish(&direct, publication("a", 2, Some(1))).await;
+    // Nobody connects anew through a frozen link either; that begins when it is mended.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let error = within("an answer", behind.ping()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    proxy.set(Flow::Open);
+    assert_eq!(next(&mut subscriber).await, Delivery::Lost);
+    // 3 s to notice, up to 2 s for a connection that was begun while frozen, 1 s between attempts.
+    assert!(frozen.elapsed() < Duration::from_secs(10), "{:?}", frozen.elapsed());
+    publish(&direct, publication("a", 3, Some(2))).await;
+    assert_eq!(version_of(&next(&mut subscriber).await), Some(3));
+    within("an answer", async { while behind.ping().await.is_err() {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_data_is_told_although_no_connection_broke() {
+    let Some(server) = RedisServer::start() else { return };
+    let pubsub = open(server.url());
+    let mut subscriber = pubsub.subscribe("__dataChanged:production:forecast:*").await.unwrap();
+    publish(&pubsub, publication("a", 1, None)).await;
+    assert_eq!(version_of(&next(&mut subscriber).await), Some(1));
+    // The first heartbeat makes the generation known.
+    within("a heartbeat", async { while !server.say("EXISTS smartpulse:generation").starts_with(":1") {} }).await;
+    server.say("FLUSHALL");
+    assert_eq!(next(&mut subscriber).await, Delivery::Lost);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_last_message_is_noticed_by_the_heartbeat() {
+    let Some(server) = RedisServer::start() else { return };
+    let instance = uuid::Uuid::new_v4().to_string();
+    let pubsub: SharedPubSub = Arc::new(RedisPubSub::open(&RedisConfig::at(server.url()), &instance).unwrap());
+    let mut subscriber = pubsub.subscribe("__dataChanged:*").await.unwrap();
+    publish(&pubsub, publication(&instance, 1, None)).await;
+    assert_eq!(version_of(&next(&mut subscriber).await), Some(1));
+    // As if the publisher had sent another that did not arrive.
+    let sequence = format!("smartpulse:publisher:{instance}:__dataChanged:production:forecast:");
+    assert_eq!(server.say(&format!("INCR {sequence}")), ":2\r\n");
+    let before = Instant::now();
+    assert_eq!(next(&mut subscriber).await, Delivery::Lost);
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_and_an_acl_user_are_used_and_named_when_wrong() {
+    let Some(server) = RedisServer::start_with(&["--requirepass", "topsecret"]) else { return };
+    let config =
+        RedisConfig { password: Some(smartpulse_config::Secret::new("topsecret")), ..RedisConfig::at(server.url()) };
+    RedisPubSub::open(&config, "a").unwrap().ping().await.unwrap();
+    let error = open(server.url()).ping().await.unwrap_err();
+    assert!(error.chain().contains("check the user in `url` and `password`"), "{error:?}");
+    let admin = RedisPubSub::open(&config, "a").unwrap();
+    admin.ping().await.unwrap();
+    let client = redis::Client::open(format!("redis://:topsecret@127.0.0.1:{}", server.port())).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("ACL")
+        .arg(&[
+            "SETUSER",
+            "pulse",
+            "on",
+            ">word",
+            "~*",
+            "&*",
+            "+@read",
+            "+@write",
+            "+@pubsub",
+            "+@scripting",
+            "+@connection",
+            "+time",
+        ])
+        .query_async::<()>(&mut connection)
+        .await
+        .unwrap();
+    let url = format!("redis://pulse@127.0.0.1:{}", server.port());
+    let user = RedisConfig { password: Some(smartpulse_config::Secret::new("word")), ..RedisConfig::at(url) };
+    let user: SharedPubSub = Arc::new(RedisPubSub::open(&user, "b").unwrap());
+    user.ping().await.unwrap();
+    let _subscriber = user.subscribe("__dataChanged:*").await.unwrap();
+    assert_eq!(publish(&user, publication("b", 1, None)).await, Outcome::Whole);
+}
