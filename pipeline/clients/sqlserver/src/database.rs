@@ -8,14 +8,14 @@
 //! not answered is in doubt: the error says so, and it is not tried again.
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `tombstones`, `scan`, `get`, `list`, `write`,
-//! `insert_absent`, `health`, `plan`.
+//! `insert_absent`, `health`, `plan`, `lease`, `ledger`.
 
 use crate::capture::Capture;
 use crate::catalogue::Catalogue;
 use crate::config::SqlServerConfig;
 use crate::ledger::SqlServerLedger;
 use crate::pool::{Pool, Server};
-use crate::{bulk, read, retrying, schema, write};
+use crate::{bulk, plan, read, retrying, schema, write};
 use async_trait::async_trait;
 use prometheus::Registry;
 use serde_json::{Map, Value};
@@ -25,7 +25,7 @@ use smartpulse_clients::database::{
 };
 use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_clients::metrics::DatabaseMetrics;
-use smartpulse_pipeline::error::{Error, Result};
+use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::{Key, Position};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -155,8 +155,8 @@ impl Database for SqlServerDatabase {
         self.measured("health", self.capture.health(table, mode, position)).await
     }
 
-    async fn capture_plan(&self, _table: &str) -> Result<CapturePlan> {
-        Err(Error::fatal("not yet"))
+    async fn capture_plan(&self, table: &str) -> Result<CapturePlan> {
+        self.measured("plan", plan::capture_plan(&self.cx, table)).await
     }
 
     fn ledger(&self) -> Option<SharedLedger> {

@@ -3,7 +3,7 @@
 //! - [`config`]: what the settings say. [`resources`]: the resource type `sqlserver`.
 //! - [`connection`], [`pool`], [`errors`]: sessions, how many, and what is done when one fails.
 //! - [`catalogue`], [`rows`]: tables as the server knows them; rows to documents, JSON to parameters.
-//! - [`capture`], [`ledger`]: changes, where capture keeps its place, and what it needs.
+//! - [`capture`], [`ledger`], [`plan`]: changes, where capture keeps its place, and what it needs.
 //! - [`statements`]: all T-SQL that is sent.
 //! - [`database`]: the resource itself, with its parts `read`, `write`, `bulk` and `schema`.
 //!
@@ -20,6 +20,7 @@ pub mod connection;
 pub mod database;
 pub mod errors;
 pub mod ledger;
+pub mod plan;
 pub mod pool;
 mod read;
 pub mod resources;

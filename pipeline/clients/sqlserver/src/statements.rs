@@ -6,6 +6,7 @@
 pub mod capture;
 #[cfg(test)]
 mod golden;
+pub mod health;
 pub mod ledger;
 mod reads;
 mod scripts;
@@ -52,7 +53,7 @@ ORDER BY s.name";
 /// The columns of the table with the number `@P1`. An alias type shows as the type that it stands for.
 pub const COLUMNS: &str = "\
 SELECT c.name AS ColumnName, c.column_id AS ColumnId, y.name AS TypeName, c.max_length AS MaxLength,
-    c.precision AS NumericPrecision, c.scale AS NumericScale, c.is_nullable AS Nullable,
+    c.[precision] AS NumericPrecision, c.scale AS NumericScale, c.is_nullable AS Nullable,
     c.collation_name AS Collation, k.key_ordinal AS KeyOrdinal
 FROM sys.columns AS c
 JOIN sys.types AS y
