@@ -160,8 +160,10 @@ async fn nothing_collapses_in_cdc_mode(fixture: impl DatabaseFixture) {
         let document: Value = serde_json::from_slice(change.document.as_ref().unwrap()).unwrap();
         assert_eq!(document["versionId"], change.version, "the image of {:?}", change.operation);
     }
+    // The position may move on although nothing is there: a database whose log is cleaned must not leave an idle table behind.
     let empty = page(&database, CaptureMode::Cdc, &next, 10).await;
-    assert_eq!(empty, ChangePage { changes: vec![], next, more: false });
+    assert_eq!((empty.changes, empty.more), (vec![], false));
+    assert_eq!(page(&database, CaptureMode::Cdc, &empty.next, 10).await.changes, []);
 }
 
 async fn net_changes_collapse_to_the_row_as_it_is(fixture: impl DatabaseFixture) {

@@ -244,17 +244,21 @@ pub fn spell_key(values: &[&ColumnData<'static>]) -> Option<Key> {
 #[must_use]
 pub fn parse_key(columns: &[&ColumnInfo], key: &str) -> Option<Vec<Param>> {
     if let [column] = columns {
-        return Some(vec![key_part(column.kind, &Value::from(key), true)?]);
+        return Some(vec![key_part(column, &Value::from(key), true)?]);
     }
     let Ok(Value::Array(parts)) = serde_json::from_str::<Value>(key) else { return None };
     if parts.len() != columns.len() {
         return None;
     }
-    columns.iter().zip(&parts).map(|(column, part)| key_part(column.kind, part, false)).collect()
+    columns.iter().zip(&parts).map(|(column, part)| key_part(column, part, false)).collect()
 }
 
-fn key_part(kind: Kind, part: &Value, alone: bool) -> Option<Param> {
-    Some(match (kind, part) {
+fn key_part(column: &ColumnInfo, part: &Value, alone: bool) -> Option<Param> {
+    Some(match (column.kind, part) {
+        // The server would cut it to the column's length, and find another row.
+        (Kind::Text, Value::String(text)) if column.length.is_some_and(|most| text.encode_utf16().count() > most) => {
+            return None;
+        }
         (Kind::Uuid, Value::String(text)) => Param(ColumnData::Guid(Some(Uuid::try_parse(text).ok()?))),
         (Kind::Integer, Value::String(text)) if alone => Param::bigint(text.parse().ok()?),
         (Kind::Integer, Value::Number(number)) => Param::bigint(number.as_i64()?),

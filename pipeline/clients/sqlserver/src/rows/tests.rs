@@ -140,6 +140,8 @@ fn keys_are_read_as_they_are_spelled() {
     for bad in ["north", "[\"north\"]", "[\"north\",\"7\"]", "[\"north\",7,8]"] {
         assert_eq!(orders.key_params(bad), None, "{bad}");
     }
+    let long = "x".repeat(21);
+    assert_eq!(orders.key_params(&format!("[\"{long}\",7]")), None, "the column has room for 20");
     let number = [&ColumnInfo::new("Id", "int", 4, 10, 0)].map(Clone::clone);
     assert_eq!(parse_key(&[&number[0]], "42"), Some(vec![Param::bigint(42)]));
     assert_eq!(&*spell_key(&[&ColumnData::I32(Some(42))]).unwrap(), "42");

@@ -1,0 +1,202 @@
+//! SQL Server passes the suite that every database must pass: on the stand-in, and on the server that
+//! `SMARTPULSE_SQLSERVER_URL` names (an ADO connection string of a login that may create databases).
+
+mod common;
+
+use async_trait::async_trait;
+use common::{Server, URL, open, settings, stand_in};
+use futures::future::BoxFuture;
+use serde_json::{Map, Value};
+use smartpulse_clients::database::{
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, SharedDatabase, Table,
+    Tombstone, Write, Written,
+};
+use smartpulse_clients::ledger::SharedLedger;
+use smartpulse_pipeline::error::Result;
+use smartpulse_pipeline::{Key, Position};
+use smartpulse_sqlserver::database::SqlServerDatabase;
+use smartpulse_testing::{DatabaseFixture, database_suite};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Cleans what was captured so far, but for the newest.
+const CLEAN_UP: &str = "DECLARE @lsn binary(10) = sys.fn_cdc_get_max_lsn();
+EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_Forecasts', @low_water_mark = @lsn, @threshold = 4999;";
+
+struct Fixture(Server);
+
+#[async_trait]
+impl DatabaseFixture for Fixture {
+    async fn open(&self) -> SharedDatabase {
+        let engine = self.0.engine.clone();
+        let scan: Scan = Arc::new(move || {
+            let engine = engine.clone();
+            Box::pin(async move {
+                tokio::task::spawn_blocking(move || engine.run_capture_now()).await.unwrap().unwrap();
+            })
+        });
+        Arc::new(Scanned { database: common::database(&self.0).await, scan })
+    }
+
+    async fn clean_up(&self, _: &SharedDatabase) -> bool {
+        common::sql(&open(&settings(&self.0.url())), CLEAN_UP).await.unwrap();
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sql_server_conforms() {
+    database_suite(|| Fixture(stand_in())).await;
+}
+
+/// A database of its own on a real server, dropped in the end.
+struct Real {
+    admin: String,
+    name: String,
+}
+
+impl Real {
+    fn new(admin: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("smartpulse_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Self { admin: admin.to_owned(), name }
+    }
+
+    /// The connection string with this database in place of the one it names.
+    fn url(&self) -> String {
+        let other = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+            !["database", "initial catalog", ""].contains(&name.as_str())
+        };
+        let pairs: Vec<&str> = self.admin.split(';').filter(other).collect();
+        format!("{};Database={}", pairs.join(";"), self.name)
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let (admin, name) = (self.admin.clone(), self.name.clone());
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let batch =
+                format!("ALTER DATABASE [{name}] SET SINGLE_USER WITH ROLLBACK IMMEDIATE; DROP DATABASE [{name}];");
+            runtime.block_on(async { common::sql(&open(&settings(&admin)), &batch).await.map(|_| ()) })
+        });
+        if !dropped.join().is_ok_and(|result| result.is_ok()) {
+            eprintln!("the test database {} could not be dropped", self.name);
+        }
+    }
+}
+
+#[async_trait]
+impl DatabaseFixture for Real {
+    async fn open(&self) -> SharedDatabase {
+        let name = &self.name;
+        let create = format!("IF DB_ID(N'{name}') IS NULL CREATE DATABASE [{name}];");
+        common::sql(&open(&settings(&self.admin)), &create).await.unwrap();
+        let database = open(&settings(&self.url()));
+        database.create_schema().await.unwrap();
+        let _ = common::sql(&database, "EXEC sys.sp_cdc_stop_job @job_type = N'capture';").await;
+        let own = Arc::new(open(&settings(&self.url())));
+        let scan: Scan = Arc::new(move || {
+            let own = Arc::clone(&own);
+            Box::pin(async move {
+                common::sql(&own, "EXEC sys.sp_cdc_scan @maxtrans = 10000, @maxscans = 100, @continuous = 0;")
+                    .await
+                    .unwrap();
+            })
+        });
+        Arc::new(Scanned { database, scan })
+    }
+
+    async fn clean_up(&self, _: &SharedDatabase) -> bool {
+        common::sql(&open(&settings(&self.url())), CLEAN_UP).await.unwrap();
+        true
+    }
+}
+
+/// Scans the log.
+type Scan = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// A database whose log is scanned before each look at it: the capture job would come by every five seconds.
+struct Scanned {
+    database: SqlServerDatabase,
+    scan: Scan,
+}
+
+impl Scanned {
+    async fn scan_log(&self, mode: CaptureMode) {
+        if mode == CaptureMode::Cdc {
+            (self.scan)().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Database for Scanned {
+    async fn ping(&self) -> Result<()> {
+        self.database.ping().await
+    }
+
+    async fn create_schema(&self) -> Result<()> {
+        self.database.create_schema().await
+    }
+
+    async fn table(&self, name: &str) -> Result<Table> {
+        self.database.table(name).await
+    }
+
+    async fn head(&self, table: &str, mode: CaptureMode) -> Result<Position> {
+        self.scan_log(mode).await;
+        self.database.head(table, mode).await
+    }
+
+    async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll> {
+        self.scan_log(mode).await;
+        self.database.changes(table, mode, after, limit).await
+    }
+
+    async fn capture_health(&self, table: &str, mode: CaptureMode, position: &Position) -> Result<CaptureHealth> {
+        self.database.capture_health(table, mode, position).await
+    }
+
+    async fn capture_plan(&self, table: &str) -> Result<CapturePlan> {
+        self.database.capture_plan(table).await
+    }
+
+    fn ledger(&self) -> Option<SharedLedger> {
+        self.database.ledger()
+    }
+
+    async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {
+        self.database.tombstones(table, after, limit).await
+    }
+
+    async fn scan(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
+        self.database.scan(table, after, limit).await
+    }
+
+    async fn get(&self, table: &str, keys: &[Key]) -> Result<Vec<Row>> {
+        self.database.get(table, keys).await
+    }
+
+    async fn list_forecasts(&self, query: &ForecastQuery) -> Result<Page> {
+        self.database.list_forecasts(query).await
+    }
+
+    async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>> {
+        self.database.write(table, writes).await
+    }
+
+    async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted> {
+        self.database.insert_absent(table, rows).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_sql_server_conforms() {
+    match std::env::var(URL) {
+        Ok(admin) => database_suite(|| Real::new(&admin)).await,
+        Err(_) => eprintln!("skipped: {URL} names no server"),
+    }
+}
