@@ -3,18 +3,22 @@
 //! It runs on threads of its own, so that a test may start it from anywhere, and block. Everything is bounded: the
 //! number of connections, the size of a message, what waits between an engine and its client.
 
+mod alive;
+
+use crate::engine::Engine;
 use crate::faults::Faults;
-use crate::session::{Column, Message, Parameter, Session, Sink};
+use crate::session::{Message, Output, Session};
 use crate::tds::connection;
 use crate::tds::login::Login;
 pub use crate::tds::prelogin::TlsMode;
 use crate::tds::tls::Identity;
-use crate::value::Value;
+use alive::{Alive, Count, Counted, Counts};
 use std::io::{Error, Result};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -46,6 +50,8 @@ pub struct Options {
     pub tls: TlsMode,
     /// Connections that say nothing for so long are closed, as load balancers do it.
     pub idle_kill: Option<Duration>,
+    /// The file that the database is kept in; none for one that goes with the server.
+    pub data: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -54,9 +60,10 @@ impl Default for Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             user: "sa".to_owned(),
             password: "Stand-in-1".to_owned(),
-            databases: vec!["smartpulse".to_owned(), "master".to_owned()],
+            databases: ["smartpulse", "master", "msdb", "tempdb"].map(str::to_owned).to_vec(),
             tls: TlsMode::default(),
             idle_kill: None,
+            data: None,
         }
     }
 }
@@ -89,7 +96,7 @@ impl Shared {
 
     pub fn session(&self, login: &Login) -> std::result::Result<Box<dyn Session>, Message> {
         let session = (self.sessions)(&Login { database: self.database(login).to_owned(), ..login.clone() })?;
-        Ok(Box::new(Counted { session, _counted: self.alive.count(|counts| &mut counts.sessions) }))
+        Ok(Box::new(Counted::new(session, self.alive.count(|counts| &mut counts.sessions))))
     }
 }
 
@@ -98,6 +105,7 @@ pub struct StandIn {
     shared: Arc<Shared>,
     address: SocketAddr,
     control: watch::Sender<Control>,
+    engine: Option<Engine>,
     runtime: Option<Runtime>,
 }
 
@@ -109,6 +117,29 @@ struct Control {
 }
 
 impl StandIn {
+    /// Starts a server with a database of its own: empty, or what its file holds.
+    ///
+    /// # Errors
+    /// The address cannot be had; the file is no database of this program.
+    pub fn start(options: Options) -> Result<Self> {
+        let engine = match &options.data {
+            Some(file) => Engine::open(file)?,
+            None => Engine::temporary()?,
+        };
+        Self::with_engine(options, engine)
+    }
+
+    /// Starts a server over an engine, of which others may have clones.
+    ///
+    /// # Errors
+    /// The address cannot be had; no certificate can be made.
+    pub fn with_engine(options: Options, engine: Engine) -> Result<Self> {
+        let makes = engine.clone();
+        let mut server = Self::with_sessions(options, Arc::new(move |login| session(&makes, login)))?;
+        server.engine = Some(engine);
+        Ok(server)
+    }
+
     /// Starts a server whose sessions are made by `sessions`.
     ///
     /// # Errors
@@ -134,7 +165,7 @@ impl StandIn {
         let control = watch::Sender::new(Control { listening: true, generation: 0 });
         let counted = shared.alive.count(|counts| &mut counts.listeners);
         runtime.spawn(listen(listener, counted, address, shared.clone(), control.subscribe()));
-        Ok(StandIn { shared, address, control, runtime: Some(runtime) })
+        Ok(StandIn { shared, address, control, engine: None, runtime: Some(runtime) })
     }
 
     /// Where it listens.
@@ -159,6 +190,14 @@ impl StandIn {
     /// included.
     pub fn ca_pem(&self) -> &str {
         &self.shared.identity.ca_pem
+    }
+
+    /// Its engine: the capture job, clean-up, backups.
+    ///
+    /// # Panics
+    /// The server was started with sessions of somebody else.
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("the server was started with an engine")
     }
 
     /// Its faults.
@@ -224,6 +263,30 @@ impl std::fmt::Debug for StandIn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StandIn").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+/// A session of a login, in the database that it asked for.
+fn session(engine: &Engine, login: &Login) -> std::result::Result<Box<dyn Session>, Message> {
+    let failed = |error: Error| Message {
+        number: 9001,
+        state: 1,
+        class: 21,
+        text: format!("the stand-in cannot open its database: {error}"),
+        procedure: String::new(),
+        line: 1,
+    };
+    let mut session = engine.session(&login.user).map_err(failed)?;
+    let change = format!("USE [{}]", login.database.replace(']', "]]"));
+    let mut wrong = None;
+    session.batch(&change, &[], &AtomicBool::new(false), &mut |piece| {
+        if let Output::Message(message) = piece
+            && message.class > 10
+        {
+            wrong = Some(message);
+        }
+        true
+    });
+    wrong.map_or(Ok(session), Err)
 }
 
 async fn listen(
@@ -293,98 +356,4 @@ fn admit(tcp: TcpStream, process: u16, shared: &Arc<Shared>, mut control: watch:
             _ = control.wait_for(|control| control.generation != generation) => {}
         }
     });
-}
-
-/// What is alive: stopping waits until nothing is.
-#[derive(Debug, Default)]
-struct Alive {
-    counts: Mutex<Counts>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Counts {
-    listeners: usize,
-    connections: usize,
-    sessions: usize,
-}
-
-type Which = fn(&mut Counts) -> &mut usize;
-
-/// One of what is alive.
-struct Count {
-    alive: Arc<Alive>,
-    which: Which,
-}
-
-impl Alive {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(self: &Arc<Self>, which: Which) -> Count {
-        *which(&mut self.lock()) += 1;
-        self.changed.notify_all();
-        Count { alive: self.clone(), which }
-    }
-
-    fn wait(&self, until: impl Fn(&Counts) -> bool, most: Duration) -> bool {
-        let end = Instant::now() + most;
-        let mut counts = self.lock();
-        while !until(&counts) {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            counts = self.changed.wait_timeout(counts, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        *(self.which)(&mut self.alive.lock()) -= 1;
-        self.alive.changed.notify_all();
-    }
-}
-
-/// A session that is counted.
-struct Counted {
-    session: Box<dyn Session>,
-    _counted: Count,
-}
-
-impl Session for Counted {
-    fn batch(&mut self, sql: &str, parameters: &[Parameter], cancelled: &AtomicBool, out: Sink<'_>) -> bool {
-        self.session.batch(sql, parameters, cancelled, out)
-    }
-
-    fn call(&mut self, procedure: &str, parameters: &[Parameter], cancelled: &AtomicBool, out: Sink<'_>) -> bool {
-        self.session.call(procedure, parameters, cancelled, out)
-    }
-
-    fn bulk_columns(&mut self, insert_bulk: &str) -> std::result::Result<Arc<[Column]>, Message> {
-        self.session.bulk_columns(insert_bulk)
-    }
-
-    fn bulk_insert(&mut self, rows: Vec<Vec<Value>>) -> std::result::Result<u64, Message> {
-        self.session.bulk_insert(rows)
-    }
-
-    fn begin(&mut self, isolation: u8, out: Sink<'_>) -> bool {
-        self.session.begin(isolation, out)
-    }
-
-    fn commit(&mut self, out: Sink<'_>) -> bool {
-        self.session.commit(out)
-    }
-
-    fn rollback(&mut self, out: Sink<'_>) -> bool {
-        self.session.rollback(out)
-    }
-
-    fn reset(&mut self) {
-        self.session.reset();
-    }
 }

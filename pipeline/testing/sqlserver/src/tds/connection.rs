@@ -266,6 +266,8 @@ impl Job {
             _ => None,
         });
         let stays = match failure {
+            // Taken back, or its client gone, before it began: it must not happen after all.
+            _ if cancelled.load(Ordering::Relaxed) => true,
             Some(failure) => {
                 work.fail(failure, &mut *session, &mut response);
                 true

@@ -2,8 +2,8 @@
 
 use super::read::{Malformed, Read};
 
-/// The version that the stand-in says it is, everywhere it is asked: SQL Server 2017.
-pub const VERSION: [u8; 6] = [14, 0, 0x0D, 0x80, 0, 0];
+/// The version that the stand-in says it is, as the engine says it in `@@VERSION`: SQL Server 2017, 14.0.1000.169.
+pub const VERSION: [u8; 6] = [14, 0, 0x03, 0xE8, 0, 0xA9];
 
 /// What one side says of encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

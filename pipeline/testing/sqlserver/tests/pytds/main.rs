@@ -12,7 +12,8 @@ use session::{Scripted, Seen};
 use smartpulse_stand_in::server::{Options, Sessions, StandIn, TlsMode};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Pinned: what is tested against should not change by itself. The last two bring TLS.
 const PACKAGES: [&str; 3] = ["python-tds==1.17.1", "pyOpenSSL==25.3.0", "cryptography==46.0.3"];
@@ -45,32 +46,48 @@ fn run(command: &mut Command) -> Result<Output, String> {
     if output.status.success() { Ok(output) } else { Err(format!("{command:?}: {}\n{text}", output.status)) }
 }
 
-#[test]
-fn a_client_of_others_understands_the_wire() {
-    let python = match python() {
-        Ok(python) => python,
+/// The environment's interpreter; none, having said why, where that is allowed.
+fn python_or_skip() -> Option<PathBuf> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match PYTHON.get_or_init(python) {
+        Ok(python) => Some(python.clone()),
         Err(error) if std::env::var_os("SMARTPULSE_REQUIRE_PYTDS").is_some() => panic!("no python-tds: {error}"),
         Err(error) => {
             println!(
                 "SKIPPED: there is no python-tds to test with. Install python3-venv; PyPI is needed once.\n{error}"
             );
-            return;
+            None
         }
-    };
+    }
+}
+
+fn check(script: &str, python: &Path, arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytds").join(script);
+    match run(Command::new(python).arg(script).args(arguments)) {
+        Ok(output) => println!("{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_client_of_others_understands_the_wire() {
+    let Some(python) = python_or_skip() else { return };
     let (server, seen) = start(TlsMode::Supported);
     let (strict, _) = start(TlsMode::Required);
     let ca = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stand-in-ca-{}.pem", std::process::id()));
     // Two servers, two authorities: one file vouches for both.
     std::fs::write(&ca, format!("{}{}", server.ca_pem(), strict.ca_pem())).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytds/check.py");
     let ports = [server.address().port().to_string(), strict.address().port().to_string()];
-    let checked = run(Command::new(python).arg(script).args(ports).arg(&ca));
+    check("check.py", &python, &[&ports[0], &ports[1], ca.to_str().unwrap()]);
     let _ = std::fs::remove_file(&ca);
-    match checked {
-        Ok(output) => println!("{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => panic!("{error}"),
-    }
     assert!(seen.has("begin 5") && seen.has("commit") && seen.has("rollback") && seen.has("stopped"));
-    let loaded = seen.loaded.lock().unwrap();
-    assert_eq!(loaded.len(), 1001);
+    assert_eq!(seen.loaded.lock().unwrap().len(), 1001);
+}
+
+#[test]
+fn a_client_of_others_works_with_the_whole_stand_in() {
+    let Some(python) = python_or_skip() else { return };
+    let server = StandIn::start(Options::default()).unwrap();
+    server.engine().set_capture_polling(Some(Duration::from_millis(20)));
+    check("engine.py", &python, &[&server.address().port().to_string()]);
 }

@@ -4,7 +4,7 @@ use crate::types::row;
 use crate::{Tiberius, config, connect, connect_with, start, until};
 use futures::TryStreamExt;
 use smartpulse_stand_in::faults::{Failure, Fault};
-use smartpulse_stand_in::server::Options;
+use smartpulse_stand_in::server::{Options, StandIn};
 use std::time::{Duration, Instant};
 use tiberius::QueryItem;
 use tokio::net::TcpStream;
@@ -124,6 +124,19 @@ async fn a_statement_is_delayed() {
 }
 
 #[tokio::test]
+async fn a_delayed_statement_does_not_run_for_a_client_that_is_gone() {
+    let (server, seen) = start(Options::default());
+    let delay = server.faults().arm(Fault::delay(Duration::from_secs(60)));
+    let mut client = connect(&server).await;
+    let asked = tokio::spawn(async move { works(&mut client).await });
+    until("it has begun", || delay.struck() == 1).await;
+    asked.abort();
+    until("it is gone", || server.connections() == 0).await;
+    assert!(server.stop(), "nothing waits for the end of the delay");
+    assert!(!seen.has("sets"));
+}
+
+#[tokio::test]
 async fn in_a_blackhole_nothing_is_answered_and_nothing_new_runs() {
     let (server, seen) = start(Options::default());
     let (mut idle, mut asking) = (connect(&server).await, connect(&server).await);
@@ -171,6 +184,21 @@ async fn a_restart_drops_what_was_open_and_keeps_the_port() {
     assert!(works(&mut connect(&server).await).await);
     server.restart().unwrap();
     assert!(works(&mut connect(&server).await).await);
+}
+
+#[tokio::test]
+async fn a_restart_keeps_what_was_committed_and_nothing_else() {
+    let server = StandIn::start(Options::default()).unwrap();
+    let mut client = connect(&server).await;
+    for statement in ["CREATE TABLE dbo.T (Id int NOT NULL PRIMARY KEY)", "INSERT dbo.T VALUES (1)", "BEGIN TRAN"] {
+        client.simple_query(statement).await.unwrap().into_results().await.unwrap();
+    }
+    client.simple_query("INSERT dbo.T VALUES (2)").await.unwrap().into_results().await.unwrap();
+    server.restart().unwrap();
+    assert!(client.simple_query("SELECT 1").await.is_err());
+    let mut client = connect(&server).await;
+    let rows = client.simple_query("SELECT Id FROM dbo.T").await.unwrap().into_first_result().await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get::<i32, _>(0).unwrap()).collect::<Vec<_>>(), [1]);
 }
 
 #[tokio::test]
