@@ -25,6 +25,10 @@ pub fn registry() -> Registry {
     smartpulse_sinks::register(&mut registry);
     smartpulse_clients::resources::register(&mut registry);
     smartpulse_cache::register(&mut registry);
+    #[cfg(feature = "redis")]
+    smartpulse_redis::register(&mut registry);
+    #[cfg(feature = "pulsar")]
+    smartpulse_pulsar::register(&mut registry);
     registry
 }
 

@@ -17,6 +17,7 @@ mod ledger;
 mod memory_ledger;
 mod probe;
 mod proxy;
+pub mod pulsar;
 mod pubsub;
 pub mod redis;
 mod store;

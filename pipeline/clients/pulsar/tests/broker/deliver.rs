@@ -1,0 +1,320 @@
+//! What is delivered, to whom, in which order, and what other clients see.
+
+use crate::{Space, number, numbers, outgoing, publish, subscribe, take};
+use smartpulse_clients::bus::{
+    Bus, Consumer, InitialPosition, Message, MessageId, Outgoing, SharedBus, Subscribe, SubscriptionType,
+};
+use smartpulse_testing::pulsar::Broker;
+use smartpulse_testing::within;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+fn ids(messages: &[Message]) -> Vec<MessageId> {
+    messages.iter().map(|message| message.id.clone()).collect()
+}
+
+/// Proves that nothing else waits: what is published now is what comes next.
+async fn nothing_before(bus: &dyn Bus, topic: &str, consumer: &mut Box<dyn Consumer>) {
+    bus.publish(topic, vec![outgoing("marker", 4_711)]).await.unwrap();
+    assert_eq!(numbers(&take(consumer, 1).await), [4_711]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_given_back_too_often_becomes_a_dead_letter_with_its_reason() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let bus = space.bus_with(|config| config.max_redeliveries = 2).await;
+    let sent = Outgoing {
+        properties: BTreeMap::from([(
+            "traceparent".to_owned(),
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
+        )]),
+        ..outgoing("k", 1)
+    };
+    bus.publish("jobs", vec![sent.clone()]).await.unwrap();
+    let mut consumer = bus.subscribe(subscribe("jobs", SubscriptionType::Shared)).await.unwrap();
+    for redeliveries in 0..3 {
+        let messages = take(&mut consumer, 1).await;
+        assert_eq!((number(&messages[0]), messages[0].redeliveries), (1, redeliveries));
+        consumer.acker().nack(&ids(&messages), Duration::from_millis(10)).await.unwrap();
+    }
+    let mut letters = bus.subscribe(subscribe("jobs-s-DLQ", SubscriptionType::Exclusive)).await.unwrap();
+    // The letter is written when the message comes for the fourth time, which takes someone who waits for messages.
+    let letter = tokio::select! {
+        letter = take(&mut letters, 1) => letter.into_iter().next().unwrap(),
+        again = consumer.receive(1) => panic!("it came again: {again:?}"),
+    };
+    assert_eq!((&letter.key, &letter.payload), (&sent.key, &sent.payload));
+    assert_eq!(letter.properties["reason"], "given back 3 times, more than max_redeliveries (2)");
+    assert_eq!(
+        (letter.properties["REAL_TOPIC"].as_str(), letter.properties["REAL_SUBSCRIPTION"].as_str()),
+        ("jobs", "s")
+    );
+    assert_eq!(letter.properties["traceparent"], sent.properties["traceparent"]);
+    nothing_before(&*bus, "jobs", &mut consumer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_ordered_is_not_given_back() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let bus = Space::new().unwrap().bus().await;
+    publish(&*bus, "t", [1]).await;
+    let mut consumer = bus.subscribe(subscribe("t", SubscriptionType::KeyShared)).await.unwrap();
+    let messages = take(&mut consumer, 1).await;
+    let refused = consumer.acker().nack(&ids(&messages), Duration::ZERO).await.unwrap_err();
+    assert!(refused.chain().contains("try again in process"), "{}", refused.chain());
+}
+
+const KEYS: u32 = 20;
+const KEYED: u32 = 2_000;
+
+/// Publishes `KEYED` messages over `KEYS` keys, a hundred at a time.
+fn publish_keyed(bus: SharedBus) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        for first in (0..KEYED).step_by(100) {
+            let messages = (first..first + 100).map(|n| outgoing(&format!("key-{}", n % KEYS), n)).collect();
+            bus.publish("t", messages).await.unwrap();
+        }
+    })
+}
+
+/// Takes from whichever of two consumers has something; which it was.
+async fn from_either(consumers: &mut [Box<dyn Consumer>; 2]) -> (usize, Vec<Message>) {
+    let [first, second] = consumers;
+    let received = async {
+        tokio::select! {
+            messages = first.receive(50) => (0, messages.unwrap()),
+            messages = second.receive(50) => (1, messages.unwrap()),
+        }
+    };
+    within("a delivery", received).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_shared_keeps_the_order_of_a_key_while_consumers_join() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let shared = || subscribe("t", SubscriptionType::KeyShared);
+    let mut first = space.bus().await.subscribe(shared()).await.unwrap();
+    let publishing = publish_keyed(space.bus().await);
+    let mut next: Vec<u32> = (0..KEYS).collect();
+    let mut take_in = |messages: &[Message]| {
+        for message in messages {
+            let number = number(message);
+            let next = &mut next[(number % KEYS) as usize];
+            assert_eq!(number, *next, "out of order");
+            *next += KEYS;
+        }
+    };
+    let mut taken = 0;
+    while taken < 300 {
+        let messages = within("a delivery", first.receive(50)).await.unwrap();
+        take_in(&messages);
+        taken += messages.len();
+        first.acker().ack(&ids(&messages)).await.unwrap();
+    }
+    // What the first still holds of a key that is now the second's has to be done before the second gets more of it.
+    let mut consumers = [first, space.bus().await.subscribe(shared()).await.unwrap()];
+    let mut shares = [0, 0];
+    while taken < KEYED as usize {
+        let (from, messages) = from_either(&mut consumers).await;
+        take_in(&messages);
+        taken += messages.len();
+        shares[from] += messages.len();
+        consumers[from].acker().ack(&ids(&messages)).await.unwrap();
+    }
+    publishing.await.unwrap();
+    assert!(shares[1] > 0, "the second got nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_shared_loses_nothing_while_consumers_come_and_go() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let shared = || subscribe("t", SubscriptionType::KeyShared);
+    let buses = [space.bus().await, space.bus().await];
+    let mut consumers = [buses[0].subscribe(shared()).await.unwrap(), buses[1].subscribe(shared()).await.unwrap()];
+    let publishing = publish_keyed(space.bus().await);
+    let (mut acked, mut rounds) = (BTreeSet::new(), 0);
+    while acked.len() < KEYED as usize {
+        rounds += 1;
+        let (from, messages) = from_either(&mut consumers).await;
+        if rounds % 3 == 0 && rounds < 60 {
+            // It goes with these in its hands, and with more on the way; another comes.
+            consumers[from] = {
+                let other = space.bus().await;
+                other.subscribe(shared()).await.unwrap()
+            };
+            continue;
+        }
+        consumers[from].acker().ack(&ids(&messages)).await.unwrap();
+        acked.extend(numbers(&messages));
+    }
+    publishing.await.unwrap();
+    assert!(rounds >= 6, "no consumer went");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_instance_gets_a_fan_out_and_leaves_nothing_behind() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let live = |instance: &str| Subscribe {
+        subscription: format!("cache-{instance}"),
+        initial: InitialPosition::Latest,
+        durable: false,
+        ..subscribe("forecast:invalidation", SubscriptionType::Exclusive)
+    };
+    let (one, two) = (space.bus().await, space.bus().await);
+    publish(&*one, "forecast:invalidation", [1]).await;
+    let mut first = one.subscribe(live("one")).await.unwrap();
+    let mut second = two.subscribe(live("two")).await.unwrap();
+    publish(&*one, "forecast:invalidation", [2, 3]).await;
+    assert_eq!(numbers(&take(&mut first, 2).await), [2, 3]);
+    assert_eq!(numbers(&take(&mut second, 2).await), [2, 3]);
+    let names = || {
+        let stats = broker.stats(&space.name, "forecast:invalidation");
+        stats["subscriptions"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["cache-one", "cache-two"]);
+    drop(first);
+    within("the end of a subscription", async {
+        while names() != ["cache-two"] {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_stays_with_the_broker() {
+    const MESSAGES: u32 = 20_000;
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let bus = space.bus().await;
+    for first in (0..MESSAGES).step_by(2_000) {
+        publish(&*bus, "t", first..first + 2_000).await;
+    }
+    let mut consumer = bus.subscribe(subscribe("t", SubscriptionType::Exclusive)).await.unwrap();
+    assert_eq!(numbers(&take(&mut consumer, 1).await), [0]);
+    let ahead = || {
+        let stats = broker.stats(&space.name, "t");
+        stats["subscriptions"]["s"]["consumers"][0]["msgOutCounter"].as_u64().unwrap()
+    };
+    // What has been sent stops growing: nobody takes it.
+    let mut sent = ahead();
+    within("a pause", async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            match ahead() {
+                same if same == sent => return,
+                more => sent = more,
+            }
+        }
+    })
+    .await;
+    let prefetch = u64::from(space.config().prefetch_messages);
+    assert!(sent <= prefetch * 6, "{sent} messages wait in memory, with {prefetch} to prefetch");
+    // An ack goes out although nothing is taken, once the consumer ends.
+    let rest = take(&mut consumer, MESSAGES as usize - 1).await;
+    assert_eq!(numbers(&rest), (1..MESSAGES).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_arrive_when_a_consumer_ends_in_the_middle_of_a_backlog() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let bus = space.bus().await;
+    publish(&*bus, "t", 0..3_000).await;
+    for round in 0..3 {
+        let mut consumer = bus.subscribe(subscribe("t", SubscriptionType::Exclusive)).await.unwrap();
+        let messages = take(&mut consumer, 100).await;
+        assert_eq!(numbers(&messages), (round * 100..round * 100 + 100).collect::<Vec<_>>());
+        let acker = consumer.acker();
+        // As at shutdown: the source is gone, and its last batches become durable.
+        drop(consumer);
+        for message in &messages {
+            acker.ack(std::slice::from_ref(&message.id)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_keep_the_order_of_a_key() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    broker.admin("PUT", &format!("persistent/public/{}/cdc%3Aforecasts/partitions", space.name), "3");
+    let bus = space.bus().await;
+    let mut consumer = bus.subscribe(subscribe("cdc:forecasts", SubscriptionType::Failover)).await.unwrap();
+    let keyed = |n: u32| outgoing(&format!("key-{}", n % 7), n);
+    bus.publish("cdc:forecasts", (0..70).map(keyed).collect()).await.unwrap();
+    let messages = take(&mut consumer, 70).await;
+    for key in 0..7 {
+        let of_key: Vec<u32> = numbers(&messages).into_iter().filter(|n| n % 7 == key).collect();
+        assert_eq!(of_key, (0..10).map(|n| n * 7 + key).collect::<Vec<_>>());
+    }
+    assert_eq!(numbers(&messages).into_iter().collect::<BTreeSet<_>>().len(), 70);
+    consumer.acker().ack(&ids(&messages)).await.unwrap();
+    drop(consumer);
+    let mut consumer = bus.subscribe(subscribe("cdc:forecasts", SubscriptionType::Failover)).await.unwrap();
+    nothing_before(&*bus, "cdc:forecasts", &mut consumer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_java_client_reads_our_messages() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let bus = space.bus().await;
+    let long = "zstd ".repeat(200);
+    let sent = Outgoing {
+        key: Some("unit-7".to_owned()),
+        payload: long.clone().into(),
+        properties: BTreeMap::from([("version".to_owned(), "3".to_owned())]),
+    };
+    bus.publish("cdc:forecasts", vec![sent]).await.unwrap();
+    let topic = format!("persistent://public/{}/cdc:forecasts", space.name);
+    let read = broker.tool("pulsar-client", &["consume", "-s", "java", "-p", "Earliest", "-n", "1", &topic]).await;
+    for expected in ["key:[unit-7]", "properties:[version=3]", long.trim_end()] {
+        assert!(read.contains(expected), "no {expected:?} in\n{read}");
+    }
+    // It was compressed on its way.
+    let stored = broker.stats(&space.name, "cdc:forecasts")["bytesInCounter"].as_u64().unwrap();
+    assert!(stored < 300, "{stored} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_of_the_java_client_are_read_and_acked_as_a_whole() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let bus = space.bus().await;
+    let topic = format!("persistent://public/{}/t", space.name);
+    let produce =
+        ["produce", "-m", "60", "-r", "1000", "-s", "200", "-z", "ZSTD", "-b", "200", "-n", "1", "-i", "1", &topic];
+    broker.tool("pulsar-perf", &produce).await;
+    // It sends more than it is asked for when a batch is on its way.
+    let sent = broker.stats(&space.name, "t")["msgInCounter"].as_u64().unwrap() as usize;
+    let mut consumer = bus.subscribe(subscribe("t", SubscriptionType::Exclusive)).await.unwrap();
+    let messages = take(&mut consumer, sent).await;
+    assert!(messages.iter().all(|message| message.payload.len() == 200));
+    assert_eq!(messages.iter().map(|message| &message.id).collect::<BTreeSet<_>>().len(), sent);
+    // All but one: its whole entry comes again, and is acked with it.
+    consumer.acker().ack(&ids(&messages[..sent - 1])).await.unwrap();
+    drop(consumer);
+    let mut consumer = bus.subscribe(subscribe("t", SubscriptionType::Exclusive)).await.unwrap();
+    let mut again = Vec::new();
+    while again.last() != Some(&messages[sent - 1].id) {
+        again.extend(ids(&take(&mut consumer, 1).await));
+    }
+    assert!(again.len() > 1, "perf sent no batches");
+    consumer.acker().ack(&again).await.unwrap();
+    nothing_before(&*bus, "t", &mut consumer).await;
+}

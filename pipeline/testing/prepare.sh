@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Gets what the tests need beyond Rust and a C compiler, then runs the command it is given with what it could get.
+#
+#   prepare.sh cargo test --workspace
+#
+# - `protoc` builds the Pulsar client; `redis-server` is a real Redis for tests: Debian packages, installed where this may.
+# - Apache Pulsar: from Maven Central into the cache folder, once (250 MB).
+# What cannot be had is said, with the tests that are skipped and why. With CI=true nothing may be missing.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+missing=()
+
+say() { printf 'prepare: %s\n' "$*"; }
+
+# Prints why a thing is not there and what that costs.
+lacks() { # thing, reason, consequence
+    say "no $1 ($2): $3"
+    missing+=("$1")
+}
+
+# Installs a Debian package where a program is missing and this user may.
+install() { # program, package
+    command -v "$1" >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    say "installing $2"
+    # The lists of a new machine are empty.
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null 2>&1 ||
+        { apt-get update -q >/dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null 2>&1; } || return 1
+    # The package starts one for the whole machine; tests start their own.
+    [ "$2" != redis-server ] || { service redis-server stop || true; } >/dev/null 2>&1
+    command -v "$1" >/dev/null
+}
+
+excluded=()
+install redis-server redis-server ||
+    lacks redis-server "install the package redis-server" "tests with a real Redis are skipped"
+if ! install protoc protobuf-compiler; then
+    lacks protoc "install the package protobuf-compiler" "smartpulse-pulsar is not built, and its tests are skipped"
+    excluded=(--exclude smartpulse-pulsar)
+elif reason=$("$here/pulsar.sh" home 2>&1 >/dev/null); then
+    :
+elif say "fetching Apache Pulsar"; ! reason=$(bash "$here/pulsar.sh" fetch 2>&1); then
+    lacks "Apache Pulsar" "${reason:-it could not be fetched}" "tests with a real Pulsar are skipped"
+fi
+
+if [ ${#missing[@]} -gt 0 ] && [ "${CI:-}" = true ]; then
+    say "CI=true, and nothing may be missing: ${missing[*]}"
+    exit 1
+fi
+[ ${#missing[@]} -gt 0 ] || say "redis-server, protoc and Apache Pulsar are here"
+[ $# -eq 0 ] || exec "$@" "${excluded[@]}"
