@@ -86,7 +86,8 @@ pub struct Tombstone {
 pub struct Change {
     /// The entity.
     pub key: Key,
-    /// Its `VersionId` after the change; of a delete: the tombstone's.
+    /// Its `VersionId` after the change; of a delete: the tombstone's, or 0 where the database does not know it, because
+    /// its table leaves no tombstones. Whoever remembers the row's last version then adds one.
     pub version: i64,
     /// What happened.
     pub operation: Operation,
