@@ -37,7 +37,7 @@ install redis-server redis-server ||
 if ! install protoc protobuf-compiler; then
     lacks protoc "install the package protobuf-compiler" "smartpulse-pulsar is not built, and its tests are skipped"
     excluded=(--exclude smartpulse-pulsar)
-elif reason=$("$here/pulsar.sh" home 2>&1 >/dev/null); then
+elif reason=$(bash "$here/pulsar.sh" home 2>&1 >/dev/null); then
     :
 elif say "fetching Apache Pulsar"; ! reason=$(bash "$here/pulsar.sh" fetch 2>&1); then
     lacks "Apache Pulsar" "${reason:-it could not be fetched}" "tests with a real Pulsar are skipped"

@@ -16,8 +16,8 @@ plugin=org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/smartpulse
 home=$cache/apache-pulsar-$version
 
-# A start takes 10 to 30 seconds; a machine that is busy with a build needs more.
-patience_seconds=180
+# A start takes 10 to 30 seconds; beside several builds it was seen to take two minutes.
+patience_seconds=400
 
 fetch() {
     [ -d "$home" ] && return
@@ -102,13 +102,16 @@ start() {
         "${guard[@]}" bash "$home/bin/pulsar" standalone -nfw -nss -a 127.0.0.1 --bookkeeper-dir "$folder/bookie" \
         --metadata-dir "$folder/metadata" </dev/null >>"$folder/log" 2>&1 &
     broker=$!
+    local heard
     for _ in $(seq $((patience_seconds * 5))); do
-        if curl -sf -o /dev/null "http://127.0.0.1:$web_port/admin/v2/namespaces/public/default"; then
+        if curl -sf -m 5 -o /dev/null "http://127.0.0.1:$web_port/admin/v2/namespaces/public/default"; then
             echo "ready pulsar://127.0.0.1:$port pulsar+ssl://127.0.0.1:$tls_port http://127.0.0.1:$web_port $folder/ca.pem"
             return
         fi
         kill -0 "$broker" 2>/dev/null || break
-        sleep 0.2
+        # The pause between two looks, which ends when whoever wanted the broker is gone.
+        heard=0; read -r -t 0.2 || heard=$?
+        [ "$heard" -ne 1 ] || exit 1
     done
     tail -n 40 "$folder/log" >&2
     echo "failed: the broker did not start"
