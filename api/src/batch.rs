@@ -3,6 +3,7 @@
 use crate::answer::APPLICATION_JSON;
 use crate::auth::Called;
 use crate::error::ApiError;
+use crate::openapi::{Batch, BatchAnswer};
 use crate::read::sees;
 use crate::router::Shared;
 use crate::{body, validate};
@@ -19,6 +20,17 @@ const LOADS_MAX: usize = 16;
 
 /// `POST /api/forecasts/query` `{"ids": [...]}`: the forecasts in the order of their ids, and the ids for which there is
 /// none, or none that is the caller's to see.
+#[utoipa::path(
+    post, path = "/api/forecasts/query", operation_id = "readForecasts",
+    request_body = Batch,
+    responses(
+        (status = 200, description = "Those that there are, and the ids of those that there are not.", body = BatchAnswer),
+        (status = 400, description = "Ids that cannot be."),
+        (status = 408, description = "The body did not arrive in time."),
+        (status = 413, description = "The body is too long."),
+        (status = 415, description = "The body is of another type.")
+    )
+)]
 pub(crate) async fn query(
     State(shared): State<Arc<Shared>>,
     called: Called,

@@ -43,10 +43,12 @@ pub(crate) async fn write(
     let mut asked = found.as_ref().is_none_or(|hit| hit.level == Level::L4);
     for _ in 0..ATTEMPTS {
         let planned = visible(found, caller).and_then(|hit| {
-            if !if_match.admits(hit.version) {
-                return Err(ApiError::PreconditionFailed);
+            // What cannot be is refused before conditions are looked at (RFC 9110 section 13.2.1).
+            match plan(&hit) {
+                Err(error @ ApiError::Validation(_)) => Err(error),
+                _ if !if_match.admits(hit.version) => Err(ApiError::PreconditionFailed),
+                planned => Ok((planned?, hit)),
             }
-            Ok((plan(&hit)?, hit))
         });
         match planned {
             Ok((None, hit)) if asked => return Ok(Outcome::Unchanged(hit)),

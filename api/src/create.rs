@@ -3,6 +3,7 @@
 use crate::answer::written;
 use crate::auth::{Called, Caller};
 use crate::error::ApiError;
+use crate::openapi::{Forecast, NewForecast};
 use crate::router::Shared;
 use crate::{body, validate};
 use axum::extract::{Request, State};
@@ -19,6 +20,17 @@ use uuid::Uuid;
 const UPDATED_VIA: &str = "ProductionForecast.Api";
 
 /// `POST /api/forecasts`
+#[utoipa::path(
+    post, path = "/api/forecasts", operation_id = "createForecast",
+    request_body = NewForecast,
+    responses(
+        (status = 201, description = "The forecast; `Location` says where it is.", body = Forecast),
+        (status = 400, description = "Values that cannot be: all of them, in `fields`."),
+        (status = 408, description = "The body did not arrive in time."),
+        (status = 413, description = "The body is too long."),
+        (status = 415, description = "The body is of another type.")
+    )
+)]
 pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,
     called: Called,

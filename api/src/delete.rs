@@ -13,6 +13,16 @@ use smartpulse_clients::database::Write;
 use std::sync::Arc;
 
 /// `DELETE /api/forecasts/{id}`
+#[utoipa::path(
+    delete, path = "/api/forecasts/{id}", operation_id = "deleteForecast",
+    params(("id" = Uuid, Path, description = "The forecast."), ("If-Match" = Option<String>, Header, description = "The tag of the version to change: of another one, 412.")),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, description = "There is none, or it is another company's."),
+        (status = 409, description = "It changes too often."),
+        (status = 412, description = "It has another version.")
+    )
+)]
 pub(crate) async fn delete(
     State(shared): State<Arc<Shared>>,
     called: Called,

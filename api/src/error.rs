@@ -6,6 +6,7 @@ use http::header::{ACCEPT, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use smartpulse_pipeline::error::{Error, ErrorKind};
+use std::time::Duration;
 
 /// When a refused caller should try again, in seconds: the circuit's interval, and longer than any request
 /// that is served takes.
@@ -47,6 +48,14 @@ pub(crate) enum ApiError {
     BodyTimeout,
     /// The request was not done in time.
     Timeout,
+    /// This user calls too often; when to come again.
+    TooManyRequests(Duration),
+    /// The headers are too long.
+    HeadersTooLarge,
+    /// The path and query are too long.
+    UriTooLong,
+    /// Nobody tells of changes here: there is no bus.
+    ChangesUnavailable,
     /// Too many requests are under way.
     Overloaded,
     /// The database does not answer.
@@ -102,6 +111,22 @@ impl ApiError {
             Self::Timeout => {
                 (StatusCode::SERVICE_UNAVAILABLE, "TIMEOUT", "the request was not done in time".to_owned())
             }
+            Self::TooManyRequests(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS", "you call too often".to_owned())
+            }
+            Self::HeadersTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "HEADERS_TOO_LARGE",
+                "the headers are longer than 8 KiB".to_owned(),
+            ),
+            Self::UriTooLong => {
+                (StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "path and query are longer than 8 KiB".to_owned())
+            }
+            Self::ChangesUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "CHANGES_UNAVAILABLE",
+                "this instance has no bus to hear of changes".to_owned(),
+            ),
             Self::Overloaded => {
                 (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "too many requests are under way".to_owned())
             }
@@ -136,6 +161,10 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if let Self::TooManyRequests(wait) = self {
+            // In whole seconds: who comes a little late is let in.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

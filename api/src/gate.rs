@@ -1,4 +1,4 @@
-//! The gate in front of every route: who may pass, how many at a time, for how long.
+//! The gate in front of every route: who may pass, how many at a time, how often, for how long.
 //!
 //! One function and not a stack of layers: each layer would cost an allocation per request, and the order of the checks
 //! is what matters. Cheap refusals come first, and nothing of a caller's is looked at before the caller is known.
@@ -7,11 +7,14 @@ use crate::auth::{Called, Refusal, Verifier};
 use crate::error::ApiError;
 use crate::measure::HttpMetrics;
 use crate::policy::{Policies, Policy};
+use crate::rates::Rates;
+use crate::router::Shared;
+use crate::{headers, validate};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Uri};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -22,15 +25,17 @@ pub(crate) struct Gate {
     pub policies: Policies,
     pub verifier: Verifier,
     pub concurrency: Semaphore,
+    pub rates: Rates,
     pub request_timeout: Duration,
     pub metrics: HttpMetrics,
+    pub shared: Arc<Shared>,
 }
 
 /// What lets a request pass.
 enum Pass<'a> {
     /// Nothing holds it up.
     Open,
-    /// A place among the requests under way.
+    /// A place among the requests under way, for a bounded time. A stream gives it back when it begins.
     Place { _permit: SemaphorePermit<'a> },
 }
 
@@ -39,7 +44,7 @@ pub(crate) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, ne
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = match gate.judge(path.as_ref(), &mut request).await {
+    let mut response = match gate.judge(path.as_ref(), &mut request).await {
         Ok(Pass::Open) => next.run(request).await,
         Ok(Pass::Place { _permit }) => match timeout(gate.request_timeout, next.run(request)).await {
             Ok(response) => response,
@@ -47,17 +52,18 @@ pub(crate) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, ne
         },
         Err(refusal) => refusal.into_response(),
     };
+    headers::finish(response.headers_mut());
     gate.metrics.observe(&method, path.as_ref().map(MatchedPath::as_str), response.status(), began.elapsed());
     response
 }
 
 impl Gate {
     async fn judge(&self, path: Option<&MatchedPath>, request: &mut Request) -> Result<Pass<'_>, ApiError> {
+        headers::check(request)?;
         // Nothing is at this path: there is nothing to guard.
         let Some(path) = path.map(MatchedPath::as_str) else { return Ok(Pass::Open) };
-        let role = match self.policies.of(path, request.method()) {
-            Some(Policy::Open) => return Ok(Pass::Open),
-            Some(Policy::AtLeast(role)) => role,
+        let policy = match self.policies.of(path, request.method()) {
+            Some(policy) => policy,
             // The router refuses the method.
             None if self.policies.knows(path) => return Ok(Pass::Open),
             None => {
@@ -65,16 +71,29 @@ impl Gate {
                 return Err(ApiError::Forbidden);
             }
         };
+        if policy == Policy::Open {
+            return Ok(Pass::Open);
+        }
         // A request that waits in line uses memory and helps nobody.
         let Ok(permit) = self.concurrency.try_acquire() else {
             self.metrics.shed("concurrency");
             return Err(ApiError::Overloaded);
         };
-        let called = self.called(request.headers()).await.map_err(|refusal| {
+        let called = match policy {
+            Policy::Stream if !request.headers().contains_key(AUTHORIZATION) => self.ticketed(request.uri()),
+            _ => self.called(request.headers()).await,
+        };
+        let called = called.map_err(|refusal| {
             self.metrics.refused(refusal);
             ApiError::Unauthorized
         })?;
-        if called.role < role {
+        self.rates.count(called.user).map_err(|wait| {
+            self.metrics.shed("rate");
+            ApiError::TooManyRequests(wait)
+        })?;
+        if let Policy::AtLeast(role) = policy
+            && called.role < role
+        {
             return Err(ApiError::Forbidden);
         }
         request.extensions_mut().insert(called);
@@ -88,6 +107,11 @@ impl Gate {
             None => self.verifier.check(token).await?,
         };
         Ok(Called(caller))
+    }
+
+    fn ticketed(&self, uri: &Uri) -> Result<Called, Refusal> {
+        let ticket = validate::parameter(uri.query().unwrap_or_default(), "ticket").ok_or(Refusal::Missing)?;
+        self.shared.tickets.take(ticket).map(Called).ok_or(Refusal::Ticket)
     }
 }
 

@@ -18,12 +18,23 @@ use tokio::time::timeout;
 const PING_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// 200 while the process is alive.
+#[utoipa::path(
+    get, path = "/health", operation_id = "alive",
+    responses((status = 200, description = "The process is alive.", body = serde_json::Value))
+)]
 pub(crate) async fn alive() -> Response {
     Json(json!({"status": "alive"})).into_response()
 }
 
 /// 200 when every part has started and the database answers, with what is degraded; otherwise 503, which
 /// names the parts.
+#[utoipa::path(
+    get, path = "/health/ready", operation_id = "ready",
+    responses(
+        (status = 200, description = "Requests can be sent here; `degraded` names what is missing.", body = serde_json::Value),
+        (status = 503, description = "They cannot yet: `waiting` names the parts.")
+    )
+)]
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     let degraded = shared.parts.readiness.degradations();
     let names: Vec<&String> = degraded.iter().map(|(part, _)| part).collect();
@@ -44,6 +55,10 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// All metrics as Prometheus text.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics",
+    responses((status = 200, description = "Prometheus text.", content_type = "text/plain", body = String))
+)]
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     match TextEncoder::new().encode_to_string(&shared.parts.registry.gather()) {
         Ok(mut text) => {

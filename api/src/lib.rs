@@ -14,12 +14,15 @@
 //!
 //! | file | idea |
 //! | --- | --- |
-//! | `server` | the listener, the connections, the orderly end |
+//! | `server`, `patient` | the listener, the connections, the orderly end; readers that take nothing |
 //! | `router` | which path leads where, and who may go there |
 //! | `policy`, `gate` | the policies of routes; the checks in front of all of them |
-//! | `auth` | tokens to callers |
+//! | `auth`, `tickets` | tokens to callers; what browsers open streams with |
+//! | `rates`, `headers`, `cors` | how often one user may call; headers in and out; which web pages may call |
 //! | `read`, `list`, `batch` | reads: one forecast, a page, several by id |
 //! | `create`, `patch`, `delete` | writes; `change`: how one is made conditional |
+//! | `changes` | live changes, as streams |
+//! | `openapi` | the description of all this, for programs and people |
 //! | `answer` | bodies as they are held, cache headers |
 //! | `validate` | bodies and queries to typed values, all errors at once: pure |
 //! | `conditional` | `ETag`, `If-Match`, `If-None-Match`: pure |
@@ -36,24 +39,31 @@ mod auth;
 mod batch;
 mod body;
 mod change;
+mod changes;
 mod conditional;
+mod cors;
 mod create;
 mod delete;
 mod error;
 mod gate;
+mod headers;
 mod health;
 mod list;
 mod measure;
+mod openapi;
 mod panics;
 mod patch;
+mod patient;
 mod policy;
 mod process;
+mod rates;
 mod read;
 mod readiness;
 mod router;
 mod server;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod validate;
 
 pub use auth::{DevelopmentToken, Role, development_token};

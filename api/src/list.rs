@@ -8,6 +8,7 @@ use crate::answer::Answer;
 use crate::auth::{Called, Caller};
 use crate::conditional::body_tag;
 use crate::error::ApiError;
+use crate::openapi::ForecastPage;
 use crate::router::Shared;
 use crate::validate;
 use axum::extract::rejection::QueryRejection;
@@ -26,6 +27,23 @@ use xxhash_rust::xxh3::xxh3_64;
 const MERGED_MAX: u32 = 5_000;
 
 /// `GET /api/forecasts`
+#[utoipa::path(
+    get, path = "/api/forecasts", operation_id = "listForecasts",
+    params(
+        ("companyId" = Option<Uuid>, Query, description = "Only this company's."),
+        ("productionUnitId" = Option<Uuid>, Query, description = "Only this unit's."),
+        ("from" = Option<String>, Query, format = DateTime, description = "Only with `forecastDate` at or after it."),
+        ("to" = Option<String>, Query, format = DateTime, description = "Only with `forecastDate` before it."),
+        ("skip" = Option<u32>, Query, minimum = 0, maximum = 4294967295u32, description = "How many to pass over. Who sees several companies names one beyond 5,000."),
+        ("take" = Option<u32>, Query, minimum = 1, maximum = 500, description = "How many to give at most; 20 by default."),
+        ("If-None-Match" = Option<String>, Header, description = "A tag that the caller has: then 304, without a body.")
+    ),
+    responses(
+        (status = 200, description = "A page, newest first.", body = ForecastPage),
+        (status = 304, description = "The caller has it."),
+        (status = 400, description = "Parameters that cannot be.")
+    )
+)]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     called: Called,

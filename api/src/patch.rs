@@ -9,6 +9,7 @@ use crate::change::{self, Outcome};
 use crate::conditional::{IfMatch, version_tag};
 use crate::create::sign;
 use crate::error::ApiError;
+use crate::openapi::{Forecast, ForecastChange, PatchOperation};
 use crate::read::id;
 use crate::router::Shared;
 use crate::{body, validate};
@@ -38,6 +39,25 @@ enum Change {
 }
 
 /// `PATCH /api/forecasts/{id}`
+#[utoipa::path(
+    patch, path = "/api/forecasts/{id}", operation_id = "changeForecast",
+    params(("id" = Uuid, Path, description = "The forecast."), ("If-Match" = Option<String>, Header, description = "The tag of the version to change: of another one, 412.")),
+    request_body(content(
+        (ForecastChange = "application/json"),
+        (ForecastChange = "application/merge-patch+json"),
+        (Vec<PatchOperation> = "application/json-patch+json"),
+    )),
+    responses(
+        (status = 200, description = "The forecast as it is now.", body = Forecast),
+        (status = 400, description = "Values that cannot be: all of them, in `fields`."),
+        (status = 404, description = "There is none, or it is another company's."),
+        (status = 408, description = "The body did not arrive in time."),
+        (status = 409, description = "The operations do not fit the forecast, or it changes too often."),
+        (status = 412, description = "It has another version."),
+        (status = 413, description = "The body is too long."),
+        (status = 415, description = "The body is of another type.")
+    )
+)]
 pub(crate) async fn patch(
     State(shared): State<Arc<Shared>>,
     called: Called,
@@ -53,6 +73,8 @@ pub(crate) async fn patch(
     let if_match = IfMatch::from_headers(&parts.headers);
     let bytes = body::read(&parts.headers, stream, shared.body_bytes_max, shared.body_timeout).await?;
     let change = if media_type == JSON_PATCH {
+        // Whether they are operations at all does not depend on the forecast.
+        validate::operations(&body::json(&bytes)?).map_err(ApiError::Validation)?;
         Change::Operations(bytes)
     } else {
         Change::Merge(validate::changed(body::json(&bytes)?).map_err(ApiError::Validation)?)

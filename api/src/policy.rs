@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub enum Policy {
     /// Everybody: it tells nothing of anybody's data, and is never refused for load.
     Open,
+    /// Callers of any role, who may send a ticket instead of a token: a stream.
+    Stream,
     /// Callers of this role or a higher one; whose forecasts they see is the handler's to check.
     AtLeast(Role),
 }

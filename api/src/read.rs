@@ -4,6 +4,7 @@ use crate::answer::Answer;
 use crate::auth::{Called, Caller};
 use crate::conditional::version_tag;
 use crate::error::ApiError;
+use crate::openapi::Forecast;
 use crate::router::Shared;
 use crate::validate;
 use axum::extract::rejection::PathRejection;
@@ -17,6 +18,15 @@ use smartpulse_pipeline::Key;
 use std::sync::Arc;
 
 /// `GET /api/forecasts/{id}`
+#[utoipa::path(
+    get, path = "/api/forecasts/{id}", operation_id = "readForecast",
+    params(("id" = Uuid, Path, description = "The forecast."), ("If-None-Match" = Option<String>, Header, description = "A tag that the caller has: then 304, without a body.")),
+    responses(
+        (status = 200, description = "The forecast; `ETag` is its version.", body = Forecast),
+        (status = 304, description = "The caller has it."),
+        (status = 404, description = "There is none, or it is another company's.")
+    )
+)]
 pub(crate) async fn read(
     State(shared): State<Arc<Shared>>,
     called: Called,

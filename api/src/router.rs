@@ -1,25 +1,36 @@
 //! Which path leads where, and who may go there.
 
 use crate::auth::{Role, Verifier};
+use crate::changes::{Feed, stream};
 use crate::error::ApiError;
 use crate::gate::{self, Gate};
 use crate::measure::HttpMetrics;
+use crate::openapi::{self, Description};
 use crate::policy::{Policy, Routes};
+use crate::rates::Rates;
 use crate::readiness::Readiness;
-use crate::{batch, create, delete, health, list, panics, patch, read};
+use crate::tickets::{self, Tickets};
+use crate::{batch, cors, create, delete, health, list, panics, patch, read};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use http::{HeaderValue, Method};
 use prometheus::Registry;
 use smartpulse_cache::Cache;
+use smartpulse_clients::bus::SharedBus;
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_config::ApiSettings;
 use smartpulse_pipeline::error::{Error, Result};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::cors::CorsLayer;
+
+/// Below it, a compressed body is hardly shorter, and a forecast takes longer to compress than to answer.
+const COMPRESSED_BYTES_MIN: u64 = 1_024;
 
 const VIEWER: Policy = Policy::AtLeast(Role::Viewer);
 const EDITOR: Policy = Policy::AtLeast(Role::Editor);
@@ -29,6 +40,7 @@ pub struct Api {
     pub(crate) settings: ApiSettings,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
+    cors: Option<CorsLayer>,
     router: Router<Arc<Shared>>,
 }
 
@@ -37,8 +49,12 @@ pub struct Api {
 pub struct Parts {
     /// Where it reads and writes through.
     pub cache: Cache,
-    /// What it pings.
+    /// What it pings, and reads whole lists for streams from.
     pub database: SharedDatabase,
+    /// Where it hears of changes; without one, there are no streams.
+    pub bus: Option<SharedBus>,
+    /// What the installation's messages belong to.
+    pub partition: String,
     /// What it tells of itself.
     pub readiness: Arc<Readiness>,
     /// What `/metrics` tells of; where the API puts its own metrics. One API per registry.
@@ -51,6 +67,9 @@ pub(crate) struct Shared {
     pub cache_control: HeaderValue,
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
+    pub feed: Arc<Feed>,
+    pub tickets: Tickets,
+    pub description: Description,
 }
 
 impl Api {
@@ -59,23 +78,37 @@ impl Api {
     /// # Errors
     ///
     /// If the keys of tokens are missing, unreadable, or public knowledge outside development; if `cache_control` is
-    /// no header value; if the registry has metrics of these names already.
+    /// no header value or a CORS origin no origin; if the registry has metrics of these names already.
     pub fn new(settings: ApiSettings, environment: &str, parts: Parts) -> Result<Self> {
         let cache_control = HeaderValue::from_str(&settings.cache_control)
             .map_err(|error| Error::fatal("api.cache_control is not a header value").because(error))?;
         let (router, policies) = routes().into_parts();
-        let gate = Gate {
+        let verifier = Verifier::new(&settings.auth, environment)?;
+        let cors = cors::layer(&settings.cors_origins)?;
+        let metrics = HttpMetrics::new(&parts.registry)?;
+        let request_timeout = Duration::from_millis(settings.request_timeout_ms);
+        let (database, readiness) = (Arc::clone(&parts.database), Arc::clone(&parts.readiness));
+        let feed = Feed::new(&settings.streams, &parts.partition, database, readiness, &parts.registry)?;
+        let shared = Arc::new(Shared {
+            parts,
+            cache_control,
+            body_bytes_max: settings.body_bytes_max,
+            // A body that takes longer than half of the request's time leaves too little to do something with it.
+            body_timeout: request_timeout / 2,
+            feed: Arc::new(feed),
+            tickets: Tickets::new(),
+            description: Description::of(&policies),
+        });
+        let gate = Arc::new(Gate {
             policies,
-            verifier: Verifier::new(&settings.auth, environment)?,
+            verifier,
             concurrency: Semaphore::new(settings.concurrency_max),
-            request_timeout: Duration::from_millis(settings.request_timeout_ms),
-            metrics: HttpMetrics::new(&parts.registry)?,
-        };
-        // A body that takes longer than half of the request's time leaves too little to do something with it.
-        let body_timeout = gate.request_timeout / 2;
-        let body_bytes_max = settings.body_bytes_max;
-        let shared = Shared { parts, cache_control, body_bytes_max, body_timeout };
-        Ok(Self { settings, shared: Arc::new(shared), gate: Arc::new(gate), router })
+            rates: Rates::new(&settings.rate_limit),
+            request_timeout,
+            metrics,
+            shared: Arc::clone(&shared),
+        });
+        Ok(Self { settings, shared, gate, cors, router })
     }
 
     /// The routes behind their gate. All routers of an API share its limits.
@@ -88,13 +121,32 @@ impl Api {
         self.gate.policies.all()
     }
 
+    /// Hears of changes from now on, until `stop` is told or dropped; then all streams end.
+    pub(crate) async fn feed(&self, stop: watch::Receiver<bool>) {
+        if let Some(bus) = self.shared.parts.bus.clone() {
+            Arc::clone(&self.shared.feed).run(bus, stop).await;
+        }
+    }
+
+    /// Ends all streams.
+    pub(crate) fn end_streams(&self) {
+        self.shared.feed.end();
+    }
+
     fn guard(&self, router: Router<Arc<Shared>>) -> Router {
-        router
+        let worth_it = SizeAbove::new(COMPRESSED_BYTES_MIN).and(NotForContentType::const_new("text/event-stream"));
+        let router = router
             .fallback(|| async { ApiError::NotFound })
             .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
             .layer(CatchPanicLayer::custom(panics::panicked))
-            .layer(from_fn_with_state(Arc::clone(&self.gate), gate::gate))
-            .with_state(Arc::clone(&self.shared))
+            .layer(CompressionLayer::new().compress_when(worth_it))
+            .layer(from_fn_with_state(Arc::clone(&self.gate), gate::gate));
+        // Outermost: a browser asks whether it may ask, without a token.
+        let router = match &self.cors {
+            Some(cors) => router.layer(cors.clone()),
+            None => router,
+        };
+        router.with_state(Arc::clone(&self.shared))
     }
 }
 
@@ -106,6 +158,11 @@ fn routes() -> Routes {
         .on(Method::GET, "/api/forecasts/{id}", VIEWER, read::read)
         .on(Method::PATCH, "/api/forecasts/{id}", EDITOR, patch::patch)
         .on(Method::DELETE, "/api/forecasts/{id}", EDITOR, delete::delete)
+        .on(Method::GET, "/api/forecasts/{id}/changes", Policy::Stream, stream::of_forecast)
+        .on(Method::GET, "/api/changes", Policy::Stream, stream::of_company)
+        .on(Method::POST, "/api/tickets", VIEWER, tickets::create)
+        .on(Method::GET, "/openapi.json", Policy::Open, openapi::openapi_json)
+        .on(Method::GET, "/docs", Policy::Open, openapi::docs)
         .on(Method::GET, "/health", Policy::Open, health::alive)
         .on(Method::GET, "/health/ready", Policy::Open, health::ready)
         .on(Method::GET, "/metrics", Policy::Open, health::metrics)

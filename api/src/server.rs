@@ -1,6 +1,7 @@
 //! The listener, its connections, and their orderly end.
 
 use crate::auth;
+use crate::patient::Patient;
 use crate::router::Api;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -13,7 +14,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 /// How many connections are open at a time. Beyond it they wait in the system's backlog; each takes a file
@@ -22,6 +23,9 @@ const CONNECTIONS_MAX: usize = 10_000;
 
 /// How long accepting pauses when the system has no more descriptors or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest head of a request that is read at all; the gate's own bounds are below it, and answer in JSON.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// How much longer than one request the end may take: for the answers' way out.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
@@ -52,8 +56,16 @@ impl Api {
     /// are answered, or after the time that a request may take.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let router = self.router();
+        let (stop_feed, stopped) = watch::channel(false);
+        let api = Arc::new(self);
+        let feeding = tokio::spawn({
+            let api = Arc::clone(&api);
+            async move { api.feed(stopped).await }
+        });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(self.settings.header_timeout_ms));
+        http.max_buf_size(HEAD_BYTES_MAX);
+        http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(api.settings.header_timeout_ms));
+        let patience = Duration::from_millis(api.settings.request_timeout_ms);
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let graceful = GracefulShutdown::new();
         {
@@ -63,13 +75,18 @@ impl Api {
                     () = &mut shutdown => break,
                     accepted = accept(&listener, &connections) => accepted,
                 };
-                tokio::spawn(connection(http.clone(), router.clone(), stream, graceful.watcher(), permit));
+                tokio::spawn(connection(http.clone(), router.clone(), stream, patience, graceful.watcher(), permit));
             }
         }
         drop(listener);
-        let drain = Duration::from_millis(self.settings.request_timeout_ms) + DRAIN_MARGIN;
+        api.end_streams();
+        stop_feed.send_replace(true);
+        let drain = Duration::from_millis(api.settings.request_timeout_ms) + DRAIN_MARGIN;
         if timeout(drain, graceful.shutdown()).await.is_err() {
             tracing::warn!(?drain, "some connections did not end in time and are cut");
+        }
+        if let Err(panic) = feeding.await {
+            tracing::error!(%panic, "the feed of changes ended early");
         }
     }
 }
@@ -92,6 +109,7 @@ async fn connection(
     http: http1::Builder,
     router: Router,
     stream: TcpStream,
+    patience: Duration,
     watcher: Watcher,
     _permit: OwnedSemaphorePermit,
 ) {
@@ -99,7 +117,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let served = http.serve_connection(TokioIo::new(Patient::new(stream, patience)), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(served).await {
         tracing::debug!(%error, "a connection ended early");
     }

@@ -17,7 +17,12 @@ pub(crate) fn api() -> Api {
     let database: SharedDatabase = Arc::new(database);
     let cache = Cache::new(CacheConfig::default(), Arc::clone(&database), &registry).unwrap();
     let readiness = Arc::new(Readiness::default());
-    Api::new(Settings::default().api, "development", Parts { cache, database, readiness, registry }).unwrap()
+    Api::new(
+        Settings::default().api,
+        "development",
+        Parts { cache, database, bus: None, partition: "production".to_owned(), readiness, registry },
+    )
+    .unwrap()
 }
 
 pub(crate) fn admin_token(settings: &AuthSettings) -> String {

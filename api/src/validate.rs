@@ -4,6 +4,7 @@
 use crate::error::FieldError;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::ForecastQuery;
+use smartpulse_json::Pointer;
 use smartpulse_pipeline::Timestamp;
 use uuid::Uuid;
 
@@ -209,6 +210,75 @@ pub(crate) fn ids(body: &Value) -> Result<Vec<String>, Vec<FieldError>> {
         }
     }
     if errors.is_empty() { Ok(ids) } else { Err(errors) }
+}
+
+/// Whether a body is a list of operations (RFC 6902 section 4).
+pub(crate) fn operations(body: &Value) -> Result<(), Vec<FieldError>> {
+    let Some(operations) = body.as_array() else {
+        return Err(vec![error("", "must be a list of operations")]);
+    };
+    let mut errors = Vec::new();
+    for (index, operation) in operations.iter().enumerate() {
+        let mut wrong = |member: &str, text: &str| errors.push(error(&format!("{index}/{member}"), text));
+        let (has_value, has_from) = match operation.get("op").and_then(Value::as_str) {
+            Some("add" | "replace" | "test") => (true, false),
+            Some("move" | "copy") => (false, true),
+            Some("remove") => (false, false),
+            _ => {
+                wrong("op", "must be add, remove, replace, move, copy or test");
+                continue;
+            }
+        };
+        let pointer = |member: &str| operation.get(member).and_then(Value::as_str).is_some_and(is_pointer);
+        if !pointer("path") {
+            wrong("path", "must be a JSON pointer");
+        }
+        if has_from && !pointer("from") {
+            wrong("from", "must be a JSON pointer");
+        }
+        if has_value && operation.get("value").is_none() {
+            wrong("value", "is required");
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn is_pointer(text: &str) -> bool {
+    text.parse::<Pointer>().is_ok()
+}
+
+/// What a stream is asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamQuery {
+    pub company_id: Option<String>,
+    pub last_event_id: Option<String>,
+}
+
+/// The parameters of a stream; `more` of them beyond those that every stream has.
+pub(crate) fn stream(parameters: &[(String, String)], more: &[&str]) -> Result<StreamQuery, Vec<FieldError>> {
+    let mut query = StreamQuery::default();
+    let mut errors = Vec::new();
+    for (index, (name, text)) in parameters.iter().enumerate() {
+        if parameters[..index].iter().any(|(before, _)| before == name) {
+            errors.push(error(name, "is given more than once"));
+            continue;
+        }
+        match name.as_str() {
+            // The gate has taken it.
+            "ticket" => {}
+            "lastEventId" => query.last_event_id = Some(text.clone()),
+            "companyId" if more.contains(&"companyId") => {
+                errors.extend(set(&mut query.company_id, id(text), "must be a UUID").map(|wrong| error(name, wrong)));
+            }
+            _ => errors.push(error(name, "is not a known parameter")),
+        }
+    }
+    if errors.is_empty() { Ok(query) } else { Err(errors) }
+}
+
+/// The value of a parameter in a query, as it stands there.
+pub(crate) fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn set(place: &mut Option<String>, value: Option<String>, wrong: &'static str) -> Option<&'static str> {

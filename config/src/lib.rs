@@ -40,7 +40,7 @@ pub use schema::check;
 pub use secret::Secret;
 pub use settings::{
     ApiSettings, AuthKey, AuthSettings, CacheSettings, ClaimNames, LogFormat, LogSettings, PlayerSettings,
-    ResourceSpec, RuntimeSettings, Settings,
+    RateSettings, ResourceSpec, RuntimeSettings, Settings, StreamSettings,
 };
 pub use spec::{ComponentSpec, Input, Kind, PipelineSpec, is_id};
 pub use yaml::{DEPTH_MAX, EXPANDED_BYTES_MAX, NODES_MAX, TEXT_BYTES_MAX, read_yaml};

@@ -16,7 +16,7 @@ use crate::retry::RetryPolicies;
 
 mod api;
 
-pub use api::{ApiSettings, AuthKey, AuthSettings, ClaimNames};
+pub use api::{ApiSettings, AuthKey, AuthSettings, ClaimNames, RateSettings, StreamSettings};
 
 /// Everything an instance can be told, apart from its pipelines.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -51,6 +51,8 @@ pub(crate) enum Refusal {
     Role,
     /// It names companies that are none.
     Company,
+    /// The ticket is unknown, used or old.
+    Ticket,
 }
 
 impl Refusal {
@@ -67,6 +69,7 @@ impl Refusal {
             Self::User => "user",
             Self::Role => "role",
             Self::Company => "company",
+            Self::Ticket => "ticket",
         }
     }
 }

@@ -31,8 +31,41 @@ pub struct ApiSettings {
     /// `Cache-Control` of cacheable answers. Default `max-age=60, private`.
     #[schemars(length(min = 1, max = 200))]
     pub cache_control: String,
+    /// Web origins whose pages may call, such as `https://app.example`; `*` for all. Default none.
+    pub cors_origins: Vec<String>,
+    /// How often one user may call.
+    pub rate_limit: RateSettings,
+    /// Streams of live changes.
+    pub streams: StreamSettings,
     /// Whose bearer tokens are taken.
     pub auth: AuthSettings,
+}
+
+/// How often one user may call; beyond it, 429 with `Retry-After`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateSettings {
+    /// Requests a second, of one user on one instance. Default 0: no limit; staging and production 100.
+    #[schemars(range(max = 1_000_000))]
+    pub per_second: u32,
+    /// Requests that may come at once after a pause. Default 200.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: u32,
+}
+
+/// Streams of live changes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamSettings {
+    /// Changes that a client can miss and still get one by one; beyond it, it gets whole documents. Default 20,000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub retained: usize,
+    /// Streams open at the same time; the excess gets 503 with `Retry-After`. Default 5,000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub clients_max: usize,
+    /// How often a stream shows that it lives while nothing changes, in milliseconds. Default 15,000.
+    #[schemars(range(min = 10, max = 600_000))]
+    pub heartbeat_ms: u64,
 }
 
 /// Whose bearer tokens (JWT) are taken, and what their claims mean.

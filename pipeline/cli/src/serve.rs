@@ -3,6 +3,7 @@
 use crate::setup::Session;
 use smartpulse_api::{Api, Parts, Readiness};
 use smartpulse_cache::SharedCache;
+use smartpulse_clients::bus::SharedBus;
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_pipeline::error::Result;
 use std::net::SocketAddr;
@@ -16,6 +17,9 @@ pub const CACHE: &str = "forecasts";
 
 /// The database behind it.
 pub const DATABASE: &str = "main_db";
+
+/// Where the API hears of changes, if there is one.
+const BUS: &str = "bus";
 
 /// The part of an instance that is not ready before the cache is warm.
 const WARM_UP: &str = "cache";
@@ -46,14 +50,20 @@ impl Serving {
     /// Answers requests from now on.
     ///
     /// # Errors
-    /// When cache or database cannot be opened, or there are no keys for tokens.
+    /// When cache, database or bus cannot be opened, or there are no keys for tokens.
     pub async fn start(session: &Session, listener: TcpListener) -> Result<Self> {
         let cache: Arc<SharedCache> = session.resources.get(CACHE).await?;
         let database: SharedDatabase = session.resources.get(DATABASE).await?;
+        let bus: Option<SharedBus> = match session.declared.kinds.get(BUS) {
+            Some(&"bus") => Some(session.resources.get(BUS).await?),
+            _ => None,
+        };
         let readiness = Arc::new(Readiness::new([WARM_UP]));
         let parts = Parts {
             cache: cache.cache().clone(),
             database,
+            bus,
+            partition: session.settings.partition.clone(),
             readiness: readiness.clone(),
             registry: session.metrics.clone(),
         };

@@ -107,3 +107,45 @@ fn help_teaches_examples_settings_and_exit_codes() {
     }
     Place::new().run(["run"]).exits(2);
 }
+
+const USER: &str = "0b0a1c60-0000-4000-8000-0000000000aa";
+
+#[test]
+fn a_token_is_printed_in_development_only() {
+    let company = "0b0a1c60-0000-4000-8000-00000000000a";
+    let args = ["token", "--user", USER, "--role", "viewer", "--company", company, "--ttl", "30m"];
+    let token = Place::new().run(args).exits(0).stdout;
+    assert_eq!((token.lines().count(), token.trim().split('.').count()), (1, 3), "{token}");
+    for (args, code, expected) in [
+        (["token", "--user", USER, "--env", "production"], 1, "in the environment development only"),
+        (["token", "--user", USER, "--set", "api.auth.keys=[]"], 1, "has no shared secret to sign with"),
+        (["token", "--user", USER, "--ttl", "soon"], 2, "write 90s, 30m, 1h or 7d"),
+        (["token", "--user", "me", "--ttl", "1h"], 2, "invalid value 'me'"),
+        (["token", "--user", USER, "--role", "owner"], 2, "possible values: viewer, editor, admin"),
+    ] {
+        let done = Place::new().run(args).exits(code);
+        assert!(done.stderr.contains(expected), "{expected} is missing in:\n{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_secret_comes_from_the_environment_and_never_from_an_argument() {
+    let keys = "[{kind: hs256, secret: a secret of at least thirty-two bytes}]";
+    let mut command = Place::new().command();
+    command.env("SMARTPULSE__API__AUTH__KEYS", keys).args(["token", "--user", USER]);
+    let own = support::done(command.output().unwrap()).exits(0);
+    assert_eq!(own.stdout.trim().split('.').count(), 3);
+    let set = format!("api.auth.keys={keys}");
+    let done = Place::new().run(["token", "--user", USER, "--set", &set]).exits(2);
+    assert!(!done.stderr.contains("thirty-two"), "a secret is never shown:\n{}", done.stderr);
+}
+
+#[test]
+fn outside_development_nothing_is_served_with_the_secret_that_everybody_knows() {
+    let file = pipeline("cache.yaml");
+    let place = Place::new();
+    let done = place.run(["run", file.to_str().unwrap(), "--env", "production"]).exits(1);
+    for expected in ["is the development secret", "the environment is production", "set keys of your own"] {
+        assert!(done.stderr.contains(expected), "{expected} is missing in:\n{}", done.stderr);
+    }
+}

@@ -54,6 +54,11 @@ impl Instance {
         Self { child, base: format!("http://127.0.0.1:{port}"), log }
     }
 
+    /// Host and port of the API.
+    pub fn address(&self) -> String {
+        self.base.trim_start_matches("http://").to_owned()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -1,9 +1,7 @@
 //! Over real sockets: slow clients, broken requests, the orderly end. Bounds are generous.
 
-mod common;
-
-use common::support::MemoryDatabase;
-use common::{ID, admin, api, forecast, settings};
+use crate::common::support::MemoryDatabase;
+use crate::common::{ID, admin, api, forecast, settings};
 use smartpulse_api::bind;
 use smartpulse_config::{ApiSettings, AuthKey, Secret};
 use std::net::SocketAddr;

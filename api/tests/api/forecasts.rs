@@ -1,9 +1,7 @@
 //! Forecasts over HTTP: reads with their headers, writes that are read at once, conditions, lists.
 
-mod common;
-
-use common::support::Mode;
-use common::{COMPANY, ID, UNIT, USER, admin, forecast, world};
+use crate::common::support::Mode;
+use crate::common::{COMPANY, ID, UNIT, USER, admin, forecast, world};
 use http::StatusCode;
 use serde_json::{Value, json};
 use smartpulse_clients::database::Write;

@@ -1,8 +1,6 @@
 //! The API over the embedded database.
 
-mod common;
-
-use common::{COMPANY, UNIT, World, settings, support::MemoryDatabase};
+use crate::common::{COMPANY, UNIT, World, settings, support::MemoryDatabase};
 use http::StatusCode;
 use serde_json::{Value, json};
 use smartpulse_api::{Api, Parts, Readiness};
@@ -20,8 +18,14 @@ async fn world(folder: &std::path::Path) -> (World, SharedDatabase) {
     database.create_schema().await.unwrap();
     let cache = Cache::new(CacheConfig::default(), Arc::clone(&database), &registry).unwrap();
     let readiness = Arc::new(Readiness::new(Vec::<String>::new()));
-    let parts =
-        Parts { cache: cache.clone(), database: Arc::clone(&database), readiness: Arc::clone(&readiness), registry };
+    let parts = Parts {
+        cache: cache.clone(),
+        database: Arc::clone(&database),
+        bus: None,
+        partition: "production".into(),
+        readiness: Arc::clone(&readiness),
+        registry,
+    };
     let api = Api::new(settings(), "development", parts).unwrap();
     (World { database: MemoryDatabase::new(), cache, readiness, router: api.router() }, database)
 }

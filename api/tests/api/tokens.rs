@@ -1,9 +1,7 @@
 //! Bearer tokens: which are taken, and that all others get the same answer.
 
-mod common;
-
-use common::support::MemoryDatabase;
-use common::{COMPANY, ID, USER, World, forecast, settings};
+use crate::common::support::MemoryDatabase;
+use crate::common::{COMPANY, ID, USER, World, forecast, settings};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
@@ -30,7 +28,14 @@ fn build(keys: Vec<AuthKey>, environment: &str) -> smartpulse_pipeline::error::R
     let registry = prometheus::Registry::new();
     let cache = Cache::new(CacheConfig::default(), database.shared(), &registry)?;
     let readiness = Arc::new(Readiness::default());
-    let parts = Parts { cache: cache.clone(), database: database.shared(), readiness: readiness.clone(), registry };
+    let parts = Parts {
+        cache: cache.clone(),
+        database: database.shared(),
+        bus: None,
+        partition: "production".into(),
+        readiness: readiness.clone(),
+        registry,
+    };
     let router = Api::new(settings, environment, parts)?.router();
     Ok(World { database, cache, readiness, router })
 }

@@ -1,9 +1,7 @@
 //! Bad input, and what it gets: status, code and text of every refusal.
 
-mod common;
-
-use common::support::Mode;
-use common::{ID, OTHER_ID, World, admin, settings, world, world_with};
+use crate::common::support::Mode;
+use crate::common::{ID, OTHER_ID, World, admin, settings, world, world_with};
 use http::StatusCode;
 use serde_json::{Value, json};
 use smartpulse_config::ApiSettings;

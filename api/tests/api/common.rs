@@ -1,7 +1,5 @@
 //! An API over a database in memory, and requests to it.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 #[path = "../../../pipeline/cache/tests/support/mod.rs"]
 pub mod support;
 
@@ -48,8 +46,14 @@ pub fn api(database: &Arc<MemoryDatabase>, settings: ApiSettings) -> (Api, Cache
     let registry = prometheus::Registry::new();
     let cache = Cache::new(CacheConfig::default(), database.shared(), &registry).unwrap();
     let readiness = Arc::new(Readiness::new(["cache", "trackers"]));
-    let parts =
-        Parts { cache: cache.clone(), database: database.shared(), readiness: Arc::clone(&readiness), registry };
+    let parts = Parts {
+        cache: cache.clone(),
+        database: database.shared(),
+        bus: None,
+        partition: "production".to_owned(),
+        readiness: Arc::clone(&readiness),
+        registry,
+    };
     let api = Api::new(settings, "development", parts).unwrap();
     (api, cache, readiness)
 }
