@@ -6,7 +6,10 @@
 //!   starts at the earliest), at least once: what is not acked is delivered again to the next consumer.
 //! - Exclusive: one consumer; messages in order. A second consumer is refused. Shared: several consumers, each
 //!   message to one of them; a nacked one comes again after its delay with a higher redelivery count.
-//! - Acks are by message. A consumer that is dropped gives back what it has not acked.
+//! - Acks are by message. A consumer that is dropped gives back what it has not acked. An ack may be lost with a
+//!   connection, and then the message comes again: what is done with it must bear that.
+//! - A consumer that fails is dropped and opened again. Of a subscription that is not durable, messages may be missing
+//!   then: a bus that reconnects by itself has to fail such a consumer all the same.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,7 +51,7 @@ pub struct Message {
     pub properties: BTreeMap<String, String>,
     /// When it was published.
     pub publish_time: Timestamp,
-    /// How often it was delivered before.
+    /// How often it was delivered before, as far as this process knows.
     pub redeliveries: u32,
 }
 
@@ -120,7 +123,8 @@ pub trait Consumer: Send {
 pub trait Acker: Send + Sync {
     /// These messages are done.
     async fn ack(&self, ids: &[MessageId]) -> Result<()>;
-    /// These messages are to come again after `delay`.
+    /// These messages are to come again after `delay`. Of shared subscriptions only: where order counts a bus may refuse,
+    /// since what follows is already on its way.
     async fn nack(&self, ids: &[MessageId], delay: Duration) -> Result<()>;
 }
 

@@ -6,7 +6,7 @@
 //!
 //! What held of the recipe, on Pulsar 4.0.8 with Java 17:
 //! - The server distribution is served for some versions only (4.0.8 and 4.0.4, not 4.0.2): 245 MB, unpacked 253 MB.
-//! - `standalone -nfw -nss` is up in 10 to 15 s on two idle cores, in 35 s beside a build, and takes 300 to 500 MB.
+//! - `standalone -nfw -nss` is up in 10 to 15 s on two idle cores, in 2 minutes beside eight builds; it takes 300 to 500 MB.
 //!   `-XX:TieredStopAtLevel=1` halves the processor time of the start.
 //! - `standalone.conf` does not end in a line break: what is appended needs one first.
 //! - The bookie listens on all addresses whatever `bindAddress` says. `enableLocalTransport` together with

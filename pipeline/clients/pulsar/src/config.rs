@@ -180,3 +180,40 @@ impl ResourceConfig for PulsarConfig {
         Ok(Arc::new(bus))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(text: serde_json::Value) -> Result<PulsarConfig, serde_json::Error> {
+        serde_json::from_value(text)
+    }
+
+    #[test]
+    fn an_address_is_enough() {
+        let url = "pulsar://127.0.0.1:6650";
+        assert_eq!(read(json!({ "service_url": url })).unwrap(), PulsarConfig::new(url));
+        assert!(read(json!({})).unwrap_err().to_string().contains("service_url"));
+        assert!(
+            read(json!({ "service_url": url, "admin": url }))
+                .unwrap_err()
+                .to_string()
+                .contains("unknown field `admin`")
+        );
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let config = read(json!({ "service_url": "pulsar://h", "token": "eyJhbGciOi" })).unwrap();
+        assert!(!format!("{config:?}").contains("eyJ"), "{config:?}");
+    }
+
+    #[test]
+    fn dead_letters_go_beside_their_topic() {
+        let config = PulsarConfig::new("pulsar://h");
+        assert_eq!(config.dead_letter_topic("forecast:completed", "mail"), "forecast:completed-mail-DLQ");
+        let shared = PulsarConfig { dead_letter_topic: "dead:{topic}".into(), ..config };
+        assert_eq!(shared.dead_letter_topic("forecast:completed", "mail"), "dead:forecast:completed");
+    }
+}
