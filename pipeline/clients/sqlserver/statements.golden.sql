@@ -22,7 +22,7 @@ ORDER BY s.name
 
 -- columns
 SELECT c.name AS ColumnName, c.column_id AS ColumnId, y.name AS TypeName, c.max_length AS MaxLength,
-    c.precision AS NumericPrecision, c.scale AS NumericScale, c.is_nullable AS Nullable,
+    c.[precision] AS NumericPrecision, c.scale AS NumericScale, c.is_nullable AS Nullable,
     c.collation_name AS Collation, k.key_ordinal AS KeyOrdinal
 FROM sys.columns AS c
 JOIN sys.types AS y
@@ -209,6 +209,302 @@ ORDER BY s.n;
 SET @n = @n + @@ROWCOUNT;
 DROP TABLE #staging;
 SELECT @n AS Inserted;
+
+-- capture: the server
+SELECT CAST(SERVERPROPERTY(N'EngineEdition') AS int) AS EngineEdition,
+    HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') AS MayViewState
+
+-- change tracking: idle poll
+SELECT CHANGE_TRACKING_CURRENT_VERSION() AS CurrentVersion,
+    CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    (SELECT r.recovery_fork_guid FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid
+
+-- change tracking: idle poll on Azure SQL
+SELECT CHANGE_TRACKING_CURRENT_VERSION() AS CurrentVersion,
+    CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    CAST(NULL AS uniqueidentifier) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid
+
+-- change tracking: first page
+SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
+BEGIN TRANSACTION;
+DECLARE @v bigint = CHANGE_TRACKING_CURRENT_VERSION();
+SELECT @v AS CurrentVersion, CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    (SELECT r.recovery_fork_guid FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid;
+SELECT TOP (@P2) ct.SYS_CHANGE_VERSION, ct.SYS_CHANGE_CREATION_VERSION, ct.SYS_CHANGE_OPERATION,
+    b.VersionId AS Tombstone, m.commit_time AS CommitTime,
+    ct.[Id],
+    t.[Id], t.[CompanyId], t.[ProductionUnitId], t.[ForecastDate], t.[Demand], t.[Supply], t.[ConfidenceLevel], t.[Status], t.[CreatedAt], t.[UpdatedAt], t.[UpdatedBy], t.[UpdatedVia], t.[VersionId]
+FROM CHANGETABLE(CHANGES [dbo].[Forecasts], @P3) AS ct
+LEFT JOIN [dbo].[Forecasts] AS t ON t.[Id] = ct.[Id]
+LEFT JOIN [dbo].[Tombstones] AS b
+    ON b.Section = @P4 AND b.Id = ct.[Id] AND ct.SYS_CHANGE_OPERATION = N'D'
+LEFT JOIN sys.dm_tran_commit_table AS m ON m.commit_ts = ct.SYS_CHANGE_VERSION
+WHERE ct.SYS_CHANGE_VERSION <= @v
+ORDER BY ct.SYS_CHANGE_VERSION, ct.[Id];
+SELECT CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid;
+COMMIT;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- change tracking: page
+SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
+BEGIN TRANSACTION;
+DECLARE @v bigint = CHANGE_TRACKING_CURRENT_VERSION();
+SELECT @v AS CurrentVersion, CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    (SELECT r.recovery_fork_guid FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid;
+SELECT TOP (@P2) ct.SYS_CHANGE_VERSION, ct.SYS_CHANGE_CREATION_VERSION, ct.SYS_CHANGE_OPERATION,
+    b.VersionId AS Tombstone, m.commit_time AS CommitTime,
+    ct.[Id],
+    t.[Id], t.[CompanyId], t.[ProductionUnitId], t.[ForecastDate], t.[Demand], t.[Supply], t.[ConfidenceLevel], t.[Status], t.[CreatedAt], t.[UpdatedAt], t.[UpdatedBy], t.[UpdatedVia], t.[VersionId]
+FROM CHANGETABLE(CHANGES [dbo].[Forecasts], @P3) AS ct
+LEFT JOIN [dbo].[Forecasts] AS t ON t.[Id] = ct.[Id]
+LEFT JOIN [dbo].[Tombstones] AS b
+    ON b.Section = @P4 AND b.Id = ct.[Id] AND ct.SYS_CHANGE_OPERATION = N'D'
+LEFT JOIN sys.dm_tran_commit_table AS m ON m.commit_ts = ct.SYS_CHANGE_VERSION
+WHERE ct.SYS_CHANGE_VERSION <= @P5
+    AND (ct.SYS_CHANGE_VERSION > @P6 OR (ct.SYS_CHANGE_VERSION = @P6 AND ct.[Id] > @P7))
+ORDER BY ct.SYS_CHANGE_VERSION, ct.[Id];
+SELECT CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid;
+COMMIT;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- change tracking: page of a key of two columns, without SNAPSHOT, tombstones or the right to commit times
+DECLARE @v bigint = CHANGE_TRACKING_CURRENT_VERSION();
+SELECT @v AS CurrentVersion, CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    (SELECT r.recovery_fork_guid FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid;
+SELECT TOP (@P2) ct.SYS_CHANGE_VERSION, ct.SYS_CHANGE_CREATION_VERSION, ct.SYS_CHANGE_OPERATION,
+    CAST(NULL AS bigint) AS Tombstone, CAST(NULL AS datetime) AS CommitTime,
+    ct.[Re]]gion #1], ct.[Order No],
+    CAST(t.[Re]]gion #1] AS nvarchar(20)), t.[Order No], t.[Price[EUR]]]
+FROM CHANGETABLE(CHANGES [dbo].[Orders], @P3) AS ct
+LEFT JOIN [dbo].[Orders] AS t ON t.[Re]]gion #1] = ct.[Re]]gion #1] AND t.[Order No] = ct.[Order No]
+WHERE ct.SYS_CHANGE_VERSION <= @P5
+    AND (ct.SYS_CHANGE_VERSION > @P6 OR (ct.SYS_CHANGE_VERSION = @P6 AND (ct.[Re]]gion #1] > CAST(@P7 AS varchar(20)) OR (ct.[Re]]gion #1] = CAST(@P7 AS varchar(20)) AND ct.[Order No] > @P8))))
+ORDER BY ct.SYS_CHANGE_VERSION, ct.[Re]]gion #1], ct.[Order No];
+SELECT CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid;
+
+-- change data capture: idle poll
+SELECT sys.fn_cdc_get_max_lsn() AS MaxLsn, sys.fn_cdc_get_min_lsn(c.capture_instance) AS MinLsn,
+    c.start_lsn AS StartLsn, c.object_id AS ObjectId, c.create_date AS Created,
+    c.capture_instance AS InstanceName,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    (SELECT r.recovery_fork_guid FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid
+FROM cdc.change_tables AS c
+WHERE c.source_object_id = @P1
+ORDER BY c.create_date, c.object_id
+
+-- change data capture: captured columns
+SELECT k.column_name AS ColumnName, k.column_id AS ColumnId, k.column_ordinal AS Ordinal,
+    k.is_computed AS Computed
+FROM cdc.captured_columns AS k
+WHERE k.object_id = @P1
+ORDER BY k.column_ordinal
+
+-- change data capture: triggers
+SELECT COUNT_BIG(*) AS Triggers FROM sys.triggers AS g WHERE g.parent_id = @P1 AND g.is_disabled = 0
+
+-- change data capture: page behind a transaction
+SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
+BEGIN TRANSACTION;
+SELECT TOP (@P1) x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
+    m.tran_end_time AS CommitTime, p.[VersionId] AS Before, b.VersionId AS Tombstone, CASE WHEN l.[Id] IS NULL THEN 0 ELSE 1 END AS RowExists,
+    x.[Id], x.[CompanyId], x.[ProductionUnitId], x.[ForecastDate], x.[Demand], x.[Supply], x.[ConfidenceLevel], x.[Status], x.[CreatedAt], x.[UpdatedAt], x.[UpdatedBy], x.[UpdatedVia], x.[VersionId]
+FROM [cdc].[dbo_Forecasts_CT] AS x
+LEFT JOIN cdc.lsn_time_mapping AS m ON m.start_lsn = x.[__$start_lsn]
+LEFT JOIN [cdc].[dbo_Forecasts_CT] AS p
+    ON p.[__$start_lsn] = x.[__$start_lsn] AND p.[__$command_id] = x.[__$command_id]
+    AND p.[__$seqval] = x.[__$seqval] AND p.[__$operation] = 3 AND x.[__$operation] = 4
+LEFT JOIN [dbo].[Tombstones] AS b
+    ON b.Section = @P4 AND b.Id = x.[Id] AND x.[__$operation] IN (1, 2)
+LEFT JOIN [dbo].[Forecasts] AS l ON l.[Id] = x.[Id] AND x.[__$operation] = 1
+WHERE x.[__$start_lsn] > CAST(@P2 AS binary(10)) AND x.[__$start_lsn] <= CAST(@P3 AS binary(10)) AND x.[__$operation] <> 3
+ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation];
+SELECT sys.fn_cdc_get_min_lsn(@P5) AS MinLsn;
+COMMIT;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- change data capture: page inside a transaction
+SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
+BEGIN TRANSACTION;
+SELECT TOP (@P1) x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
+    m.tran_end_time AS CommitTime, p.[VersionId] AS Before, b.VersionId AS Tombstone, CASE WHEN l.[Id] IS NULL THEN 0 ELSE 1 END AS RowExists,
+    x.[Id], x.[CompanyId], x.[ProductionUnitId], x.[ForecastDate], x.[Demand], x.[Supply], x.[ConfidenceLevel], x.[Status], x.[CreatedAt], x.[UpdatedAt], x.[UpdatedBy], x.[UpdatedVia], x.[VersionId]
+FROM [cdc].[dbo_Forecasts_CT] AS x
+LEFT JOIN cdc.lsn_time_mapping AS m ON m.start_lsn = x.[__$start_lsn]
+LEFT JOIN [cdc].[dbo_Forecasts_CT] AS p
+    ON p.[__$start_lsn] = x.[__$start_lsn] AND p.[__$command_id] = x.[__$command_id]
+    AND p.[__$seqval] = x.[__$seqval] AND p.[__$operation] = 3 AND x.[__$operation] = 4
+LEFT JOIN [dbo].[Tombstones] AS b
+    ON b.Section = @P4 AND b.Id = x.[Id] AND x.[__$operation] IN (1, 2)
+LEFT JOIN [dbo].[Forecasts] AS l ON l.[Id] = x.[Id] AND x.[__$operation] = 1
+WHERE x.[__$start_lsn] >= CAST(@P2 AS binary(10))
+    AND (x.[__$start_lsn] > CAST(@P2 AS binary(10)) OR (x.[__$start_lsn] = CAST(@P2 AS binary(10))
+    AND (x.[__$command_id] > @P6 OR (x.[__$command_id] = @P6
+    AND (x.[__$seqval] > CAST(@P7 AS binary(10)) OR (x.[__$seqval] = CAST(@P7 AS binary(10)) AND x.[__$operation] > @P8)))))) AND x.[__$start_lsn] <= CAST(@P3 AS binary(10)) AND x.[__$operation] <> 3
+ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation];
+SELECT sys.fn_cdc_get_min_lsn(@P5) AS MinLsn;
+COMMIT;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- change data capture: page of a table with a max type
+SELECT TOP (@P1) x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
+    m.tran_end_time AS CommitTime, CAST(NULL AS bigint) AS Before, CAST(NULL AS bigint) AS Tombstone, CASE WHEN l.[Re]]gion #1] IS NULL THEN 0 ELSE 1 END AS RowExists,
+    x.[Re]]gion #1], x.[Order No], CASE WHEN x.[__$operation] = 4 AND sys.fn_cdc_is_bit_set(3, x.[__$update_mask]) = 0
+        THEN l.[Price[EUR]]] ELSE x.[Price[EUR]]] END AS [Price[EUR]]]
+FROM [cdc].[dbo_Orders_CT] AS x
+LEFT JOIN cdc.lsn_time_mapping AS m ON m.start_lsn = x.[__$start_lsn]
+LEFT JOIN [dbo].[Orders] AS l ON l.[Re]]gion #1] = x.[Re]]gion #1] AND l.[Order No] = x.[Order No] AND x.[__$operation] IN (1, 2, 4)
+WHERE x.[__$start_lsn] > CAST(@P2 AS binary(10)) AND x.[__$start_lsn] <= CAST(@P3 AS binary(10)) AND x.[__$operation] <> 3
+ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation];
+SELECT sys.fn_cdc_get_min_lsn(@P5) AS MinLsn;
+
+-- change data capture: rest of a transaction
+SELECT x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
+    CAST(NULL AS datetime) AS CommitTime, p.[VersionId] AS Before, b.VersionId AS Tombstone, 1 AS RowExists,
+    x.[Id], x.[CompanyId], x.[ProductionUnitId], x.[ForecastDate], x.[Demand], x.[Supply], x.[ConfidenceLevel], x.[Status], x.[CreatedAt], x.[UpdatedAt], x.[UpdatedBy], x.[UpdatedVia], x.[VersionId]
+FROM [cdc].[dbo_Forecasts_CT] AS x
+LEFT JOIN [cdc].[dbo_Forecasts_CT] AS p
+    ON p.[__$start_lsn] = x.[__$start_lsn] AND p.[__$command_id] = x.[__$command_id]
+    AND p.[__$seqval] = x.[__$seqval] AND p.[__$operation] = 3 AND x.[__$operation] = 4
+LEFT JOIN [dbo].[Tombstones] AS b
+    ON b.Section = @P4 AND b.Id = x.[Id] AND x.[__$operation] IN (1, 2)
+WHERE x.[__$start_lsn] = CAST(@P1 AS binary(10)) AND x.[__$operation] <> 3
+    AND (x.[__$command_id] > @P2 OR (x.[__$command_id] = @P2 AND (x.[__$seqval] > CAST(@P3 AS binary(10)) OR (x.[__$seqval] = CAST(@P3 AS binary(10)) AND x.[__$operation] > @P5))))
+    AND ((x.[Id] = @P6)
+    OR (x.[Id] = @P7))
+ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation]
+
+-- health: retention of change tracking
+SELECT CASE d.retention_period_units
+        WHEN 1 THEN d.retention_period WHEN 2 THEN d.retention_period * 60 ELSE d.retention_period * 1440 END AS RetentionMinutes,
+    d.is_auto_cleanup_on AS Cleaned, SYSDATETIMEOFFSET() AS ServerTime
+FROM sys.change_tracking_databases AS d
+WHERE d.database_id = DB_ID()
+
+-- health: age of a version
+SELECT TOP (1) m.commit_time AS CommitTime
+FROM sys.dm_tran_commit_table AS m
+WHERE m.commit_ts > @P1
+ORDER BY m.commit_ts
+
+-- health: age of an LSN
+SELECT (SELECT TOP (1) m.tran_end_time FROM cdc.lsn_time_mapping AS m
+        WHERE m.start_lsn > CAST(@P1 AS binary(10)) ORDER BY m.start_lsn) AS FirstTime,
+    (SELECT TOP (1) m.tran_end_time FROM cdc.lsn_time_mapping AS m ORDER BY m.start_lsn DESC) AS NewestTime,
+    SYSDATETIMEOFFSET() AS ServerTime
+
+-- health: jobs
+IF HAS_PERMS_BY_NAME(N'msdb.dbo.cdc_jobs', N'OBJECT', N'SELECT') = 1
+    EXEC(N'SELECT j.job_type AS JobType, j.retention AS RetentionMinutes, j.pollinginterval AS PollingSeconds,
+        j.maxtrans AS TransactionsMax, j.maxscans AS ScansMax, j.continuous AS Endless
+        FROM msdb.dbo.cdc_jobs AS j WHERE j.database_id = DB_ID() ORDER BY j.job_type');
+
+-- health: activity of the capture job
+IF HAS_PERMS_BY_NAME(N'msdb.dbo.cdc_jobs', N'OBJECT', N'SELECT') = 1
+    AND HAS_PERMS_BY_NAME(N'msdb.dbo.sysjobactivity', N'OBJECT', N'SELECT') = 1
+    AND HAS_PERMS_BY_NAME(N'msdb.dbo.sysjobs', N'OBJECT', N'SELECT') = 1
+    EXEC(N'SELECT TOP (1) s.enabled AS Enabled, a.start_execution_date AS Started, a.stop_execution_date AS Stopped
+        FROM msdb.dbo.cdc_jobs AS j
+        JOIN msdb.dbo.sysjobs AS s ON s.job_id = j.job_id
+        LEFT JOIN msdb.dbo.sysjobactivity AS a ON a.job_id = j.job_id
+        WHERE j.database_id = DB_ID() AND j.job_type = N''capture''
+        ORDER BY a.session_id DESC');
+
+-- health: scans of the log
+IF HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') = 1
+    EXEC(N'SELECT MAX(COALESCE(s.end_time, GETDATE())) AS LastScan
+        FROM sys.dm_cdc_log_scan_sessions AS s WHERE s.session_id <> 0');
+
+-- plan: server
+SELECT CAST(SERVERPROPERTY(N'ProductVersion') AS nvarchar(128)) AS ProductVersion,
+    CAST(SERVERPROPERTY(N'Edition') AS nvarchar(128)) AS Edition,
+    CAST(SERVERPROPERTY(N'EngineEdition') AS int) AS EngineEdition,
+    DB_NAME() AS DatabaseName, USER_NAME() AS UserName,
+    d.snapshot_isolation_state AS SnapshotState, d.is_cdc_enabled AS CdcEnabled,
+    CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_databases AS c WHERE c.database_id = DB_ID()) THEN 1 ELSE 0 END AS Tracked,
+    HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') AS MayViewState,
+    IS_MEMBER(N'db_owner') AS IsOwner,
+    CASE WHEN OBJECT_ID(N'[dbo].[SmartPulseCapture]', N'U') IS NULL THEN 0 ELSE 1 END AS HasLedger,
+    HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'UPDATE') AS MayKeepLedger,
+    HAS_PERMS_BY_NAME(N'cdc', N'SCHEMA', N'SELECT') AS MayReadCdc
+FROM sys.databases AS d
+WHERE d.database_id = DB_ID()
+
+-- plan: table
+SELECT HAS_PERMS_BY_NAME(@P2, N'OBJECT', N'SELECT') AS MayRead,
+    HAS_PERMS_BY_NAME(@P2, N'OBJECT', N'VIEW CHANGE TRACKING') AS MayTrack,
+    g.name AS TriggerName, g.is_disabled AS Disabled
+FROM (SELECT 1 AS One) AS o
+LEFT JOIN sys.triggers AS g ON g.parent_id = @P1
+ORDER BY g.name
+
+-- plan: absent columns
+SELECT c.name AS ColumnName
+FROM sys.columns AS c
+WHERE c.object_id = @P1
+    AND NOT EXISTS (SELECT 1 FROM cdc.captured_columns AS k
+        JOIN cdc.change_tables AS t ON t.object_id = k.object_id
+        WHERE t.source_object_id = c.object_id AND k.column_id = c.column_id)
+ORDER BY c.column_id
+
+-- ledger: take
+DECLARE @now datetime2(3) = SYSUTCDATETIME();
+DECLARE @floor bigint = DATEDIFF_BIG(second, CAST('2024-01-01T00:00:00' AS datetime2(3)), @now);
+INSERT INTO [dbo].[SmartPulseCapture] (Id, Epoch, Holder, LeaseUntil, Position, SnapshotRequest, UpdatedAt)
+SELECT @P1, 0, NULL, @now, NULL, NULL, @now
+WHERE NOT EXISTS (SELECT 1 FROM [dbo].[SmartPulseCapture] WITH (UPDLOCK, HOLDLOCK) WHERE Id = @P1);
+UPDATE [dbo].[SmartPulseCapture]
+SET Epoch = CASE WHEN Epoch + 1 > @floor THEN Epoch + 1 ELSE @floor END,
+    Holder = @P2, LeaseUntil = DATEADD(millisecond, @P3, @now), UpdatedAt = @now
+OUTPUT inserted.Epoch, inserted.Position
+WHERE Id = @P1 AND (Holder IS NULL OR Holder = @P2 OR LeaseUntil <= @now);
+SELECT Holder, DATEDIFF_BIG(millisecond, @now, LeaseUntil) AS Remaining
+FROM [dbo].[SmartPulseCapture]
+WHERE Id = @P1;
+
+-- ledger: renew
+DECLARE @now datetime2(3) = SYSUTCDATETIME();
+UPDATE [dbo].[SmartPulseCapture]
+SET LeaseUntil = DATEADD(millisecond, @P3, @now), Position = COALESCE(@P4, Position), UpdatedAt = @now
+OUTPUT inserted.SnapshotRequest
+WHERE Id = @P1 AND Epoch = @P2 AND Holder IS NOT NULL;
+
+-- ledger: release
+UPDATE [dbo].[SmartPulseCapture]
+SET Holder = NULL, LeaseUntil = SYSUTCDATETIME(), UpdatedAt = SYSUTCDATETIME()
+WHERE Id = @P1 AND Epoch = @P2 AND Holder IS NOT NULL;
+
+-- ledger: request
+UPDATE [dbo].[SmartPulseCapture]
+SET SnapshotRequest = @P2
+OUTPUT inserted.Id
+WHERE Id = @P1;
+
+-- ledger: forget
+UPDATE [dbo].[SmartPulseCapture]
+SET SnapshotRequest = NULL
+WHERE Id = @P1 AND SnapshotRequest = @P2;
+
+-- ledger: reset
+UPDATE [dbo].[SmartPulseCapture]
+SET Position = NULL, UpdatedAt = SYSUTCDATETIME()
+OUTPUT inserted.Id
+WHERE Position IS NOT NULL AND (Id = @P1 OR LEFT(Id, LEN(@P2)) = @P2);
+
+-- ledger: entries
+SELECT Id, Epoch, CASE WHEN LeaseUntil > SYSUTCDATETIME() THEN Holder ELSE NULL END AS Holder, Position, UpdatedAt
+FROM [dbo].[SmartPulseCapture]
+ORDER BY Id;
 
 -- schema
 -- The database on SQL Server 2017 and later, and on Azure SQL. Safe to run again: only what is missing is made.
