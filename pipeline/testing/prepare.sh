@@ -4,6 +4,7 @@
 #   prepare.sh cargo test --workspace
 #
 # - `protoc` builds the Pulsar client; `redis-server` is a real Redis for tests: Debian packages, installed where this may.
+# - `python3` with `venv`, for clients from PyPI.
 # - Apache Pulsar: from Maven Central into the cache folder, once (250 MB).
 # What cannot be had is said, with the tests that are skipped and why. With CI=true nothing may be missing.
 set -euo pipefail
@@ -18,23 +19,29 @@ lacks() { # thing, reason, consequence
     missing+=("$1")
 }
 
-# Installs a Debian package where a program is missing and this user may.
-install() { # program, package
-    command -v "$1" >/dev/null && return
+# Installs a Debian package where a command fails without it and this user may.
+install() { # package, command that succeeds when it is there
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
-    say "installing $2"
+    say "installing $package"
     # The lists of a new machine are empty.
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null 2>&1 ||
-        { apt-get update -q >/dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null 2>&1; } || return 1
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$package" >/dev/null 2>&1 ||
+        { apt-get update -q >/dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$package" >/dev/null 2>&1; } || return 1
     # The package starts one for the whole machine; tests start their own.
-    [ "$2" != redis-server ] || { service redis-server stop || true; } >/dev/null 2>&1
-    command -v "$1" >/dev/null
+    [ "$package" != redis-server ] || { service redis-server stop || true; } >/dev/null 2>&1
+    "$@" >/dev/null 2>&1
 }
 
+# Clients of other makers (python-tds, schemathesis) are installed by their tests, into the target folder.
+install python3-venv python3 -c 'import venv, ensurepip' ||
+    lacks "python3 with venv" "install the package python3-venv" "tests with clients from PyPI are skipped"
+
 excluded=()
-install redis-server redis-server ||
+install redis-server command -v redis-server ||
     lacks redis-server "install the package redis-server" "tests with a real Redis are skipped"
-if ! install protoc protobuf-compiler; then
+if ! install protobuf-compiler command -v protoc; then
     lacks protoc "install the package protobuf-compiler" "smartpulse-pulsar is not built, and its tests are skipped"
     excluded=(--exclude smartpulse-pulsar)
 elif reason=$(bash "$here/pulsar.sh" home 2>&1 >/dev/null); then
@@ -47,5 +54,5 @@ if [ ${#missing[@]} -gt 0 ] && [ "${CI:-}" = true ]; then
     say "CI=true, and nothing may be missing: ${missing[*]}"
     exit 1
 fi
-[ ${#missing[@]} -gt 0 ] || say "redis-server, protoc and Apache Pulsar are here"
+[ ${#missing[@]} -gt 0 ] || say "redis-server, protoc, python3 and Apache Pulsar are here"
 [ $# -eq 0 ] || exec "$@" "${excluded[@]}"
