@@ -6,6 +6,9 @@
 //! What was read is kept for [`KEPT`], and read again at once when a statement meets a name that is gone. So a new column
 //! is in documents within half a minute, and a dropped one never stops reads for longer than one retry.
 
+pub(crate) use crate::columns::list;
+pub use crate::columns::{ColumnInfo, Kind, literal, quote};
+
 use crate::config::{SqlServerConfig, is_identifier};
 use crate::connection::{Connection, Param};
 use crate::errors::{Failure, Outcome};
@@ -20,180 +23,6 @@ use std::time::{Duration, Instant};
 
 /// How long the shape of a table is believed.
 const KEPT: Duration = Duration::from_secs(30);
-
-/// What the values of a column are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `uniqueidentifier`
-    Uuid,
-    /// `datetime2`, `datetime`, `smalldatetime`: taken as UTC.
-    Time,
-    /// `datetimeoffset`
-    TimeOffset,
-    /// `date`
-    Date,
-    /// `time`
-    Clock,
-    /// `float`, `real`
-    Float,
-    /// `bigint`, `int`, `smallint`, `tinyint`
-    Integer,
-    /// `bit`
-    Bit,
-    /// `decimal`, `numeric`, `money`, `smallmoney`
-    Decimal,
-    /// All character types.
-    Text,
-    /// `xml`
-    Xml,
-    /// All binary types.
-    Bytes,
-    /// Whatever else there is; it can be read and not written.
-    Other,
-}
-
-impl Kind {
-    fn of(type_name: &str) -> Self {
-        match type_name {
-            "uniqueidentifier" => Self::Uuid,
-            "datetime2" | "datetime" | "smalldatetime" => Self::Time,
-            "datetimeoffset" => Self::TimeOffset,
-            "date" => Self::Date,
-            "time" => Self::Clock,
-            "float" | "real" => Self::Float,
-            "bigint" | "int" | "smallint" | "tinyint" => Self::Integer,
-            "bit" => Self::Bit,
-            "decimal" | "numeric" | "money" | "smallmoney" => Self::Decimal,
-            "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext" | "sysname" => Self::Text,
-            "xml" => Self::Xml,
-            "binary" | "varbinary" | "image" | "timestamp" | "rowversion" => Self::Bytes,
-            _ => Self::Other,
-        }
-    }
-
-    /// True for types that a key may have: those with one spelling and an order that the server keeps.
-    fn may_be_key(self) -> bool {
-        matches!(self, Self::Uuid | Self::Integer | Self::Text)
-    }
-}
-
-/// A column.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ColumnInfo {
-    /// Its name in the database.
-    pub name: String,
-    /// Its name in documents.
-    pub member: String,
-    /// Its type as T-SQL spells it: `nvarchar(32)`.
-    pub sql_type: String,
-    /// What its values are.
-    pub kind: Kind,
-    /// Whether NULL is allowed.
-    pub nullable: bool,
-    /// Its number in the table.
-    pub id: i32,
-    /// The collation of a character column.
-    pub collation: Option<String>,
-    /// How many characters a text may have at most, where there is a limit.
-    pub length: Option<usize>,
-}
-
-impl ColumnInfo {
-    /// A column of a type as the catalogue has it: length in bytes (-1 for `max`), precision and scale.
-    #[must_use]
-    pub fn new(name: &str, type_name: &str, max_length: i64, precision: i64, scale: i64) -> Self {
-        let length = |unit: i64| if max_length < 0 { "max".to_owned() } else { (max_length / unit).to_string() };
-        let sql_type = match type_name {
-            "char" | "varchar" | "binary" | "varbinary" => format!("{type_name}({})", length(1)),
-            "nchar" | "nvarchar" => format!("{type_name}({})", length(2)),
-            "datetime2" | "datetimeoffset" | "time" => format!("{type_name}({scale})"),
-            "decimal" | "numeric" => format!("{type_name}({precision},{scale})"),
-            _ => type_name.to_owned(),
-        };
-        Self {
-            member: camel_case(name),
-            name: name.to_owned(),
-            sql_type,
-            kind: Kind::of(type_name),
-            nullable: true,
-            id: 0,
-            collation: None,
-            length: match type_name {
-                "nchar" | "nvarchar" => usize::try_from(max_length / 2).ok().filter(|_| max_length >= 0),
-                "char" | "varchar" => usize::try_from(max_length).ok(),
-                _ => None,
-            },
-        }
-    }
-
-    /// Whether it is the same column of the same table.
-    pub(crate) fn id_is(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other) || self.name == other.name
-    }
-
-    /// A parameter's name as an expression of this column's type, so that a comparison uses the column's index and
-    /// its order: an `nvarchar` parameter would widen a `varchar` column (edge case 17).
-    #[must_use]
-    pub fn typed(&self, parameter: &str) -> String {
-        match self.kind {
-            // The numbers of parameters are `bigint`, which compares with every integer type as it is.
-            Kind::Uuid | Kind::Integer | Kind::Float | Kind::Bit | Kind::Time => parameter.to_owned(),
-            Kind::Text if self.sql_type.starts_with('n') => parameter.to_owned(),
-            _ => format!("CAST({parameter} AS {})", self.sql_type),
-        }
-    }
-
-    /// The column as SELECT gives it, behind `alias` (such as `t.`; empty for none). Texts of a code page are turned into
-    /// Unicode by the server, which knows all of them, UTF-8 included; here one that cannot be decoded would end the whole
-    /// result. The expression has no name, so that ORDER BY means the column and its order.
-    #[must_use]
-    pub fn selected(&self, alias: &str) -> String {
-        /// The longest `nvarchar` that is not `max`.
-        const LENGTH_MAX: usize = 4_000;
-        let name = format!("{alias}{}", quote(&self.name));
-        match (self.kind, self.length) {
-            (Kind::Text, _) if self.sql_type.starts_with('n') || self.sql_type == "sysname" => name,
-            (Kind::Text, Some(length)) if length <= LENGTH_MAX => format!("CAST({name} AS nvarchar({length}))"),
-            (Kind::Text, _) => format!("CAST({name} AS nvarchar(max))"),
-            _ => name,
-        }
-    }
-
-    /// An expression of the type [`Self::holder`] as a value to store in this column. A text becomes a `decimal` or `xml` only
-    /// when told to.
-    #[must_use]
-    pub fn stored(&self, expression: &str) -> String {
-        match self.kind {
-            Kind::Decimal | Kind::Date | Kind::Clock | Kind::Xml => format!("CAST({expression} AS {})", self.sql_type),
-            _ => expression.to_owned(),
-        }
-    }
-
-    /// How a staging column of this type is declared to compare as the column does: temporary tables have the collation of
-    /// tempdb.
-    #[must_use]
-    pub fn collate(&self) -> String {
-        match &self.collation {
-            Some(collation) if self.kind == Kind::Text => format!(" COLLATE {collation}"),
-            _ => String::new(),
-        }
-    }
-
-    /// The type that a parameter for this column has on the wire, and so a column of a staging table.
-    #[must_use]
-    pub fn holder(&self) -> &str {
-        match self.kind {
-            Kind::Uuid => "uniqueidentifier",
-            Kind::Time | Kind::TimeOffset => "datetime2(3)",
-            Kind::Float => "float",
-            Kind::Integer => "bigint",
-            Kind::Bit => "bit",
-            Kind::Bytes => "varbinary(max)",
-            Kind::Text if self.sql_type.starts_with("nvarchar") => &self.sql_type,
-            _ => "nvarchar(max)",
-        }
-    }
-}
 
 /// A table.
 #[derive(Debug, Clone)]
@@ -433,32 +262,6 @@ impl Catalogue {
     }
 }
 
-/// A name as T-SQL takes it, whatever is in it.
-#[must_use]
-pub fn quote(name: &str) -> String {
-    format!("[{}]", name.replace(']', "]]"))
-}
-
-/// A text as T-SQL takes it. For names within statements only; values are parameters.
-#[must_use]
-pub fn literal(text: &str) -> String {
-    format!("N'{}'", text.replace('\'', "''"))
-}
-
-/// What `each` makes of the items, separated by commas.
-pub(crate) fn list<T>(items: impl IntoIterator<Item = T>, each: impl FnMut(T) -> String) -> String {
-    items.into_iter().map(each).collect::<Vec<_>>().join(", ")
-}
-
-/// `CompanyId` to `companyId`, `OSVersion` to `osVersion`: of a leading run of capitals the last stays one when it begins a
-/// word.
-fn camel_case(name: &str) -> String {
-    let letters: Vec<char> = name.chars().collect();
-    let run = letters.iter().take_while(|c| c.is_uppercase()).count();
-    let lowered = if run > 1 && run < letters.len() { run - 1 } else { run };
-    letters.iter().enumerate().map(|(i, c)| if i < lowered { c.to_ascii_lowercase() } else { *c }).collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -499,44 +302,6 @@ pub(crate) mod tests {
         let number = ColumnInfo { nullable: false, ..ColumnInfo::new("Order No", "int", 4, 10, 0) };
         let price = ColumnInfo::new("Price[EUR]", "decimal", 9, 19, 4);
         TableInfo::new("dbo", "Orders", "Orders", vec![region, number, price], vec![0, 1]).unwrap()
-    }
-
-    #[test]
-    fn names_become_camel_case() {
-        for (name, member) in [
-            ("Id", "id"),
-            ("CompanyId", "companyId"),
-            ("CapacityMw", "capacityMw"),
-            ("OSVersion", "osVersion"),
-            ("ID", "id"),
-            ("already", "already"),
-        ] {
-            assert_eq!(camel_case(name), member);
-        }
-    }
-
-    #[test]
-    fn odd_names_are_quoted_whatever_is_in_them() {
-        for (name, quoted) in [("Id", "[Id]"), ("a]b", "[a]]b]"), ("[x]", "[[x]]]"), ("#t", "[#t]"), ("a b", "[a b]")] {
-            assert_eq!(quote(name), quoted);
-        }
-        assert_eq!(literal("O'Brien"), "N'O''Brien'");
-    }
-
-    #[test]
-    fn types_are_spelled_as_t_sql_does() {
-        for (name, length, precision, scale, spelled) in [
-            ("nvarchar", 64, 0, 0, "nvarchar(32)"),
-            ("nvarchar", -1, 0, 0, "nvarchar(max)"),
-            ("varchar", 20, 0, 0, "varchar(20)"),
-            ("varbinary", -1, 0, 0, "varbinary(max)"),
-            ("datetime2", 7, 23, 3, "datetime2(3)"),
-            ("decimal", 9, 19, 4, "decimal(19,4)"),
-            ("float", 8, 53, 0, "float"),
-            ("uniqueidentifier", 16, 0, 0, "uniqueidentifier"),
-        ] {
-            assert_eq!(ColumnInfo::new("c", name, length, precision, scale).sql_type, spelled);
-        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: what the settings say. [`resources`]: the resource type `sqlserver`.
 //! - [`connection`], [`pool`], [`errors`]: sessions, how many, and what is done when one fails.
-//! - [`catalogue`], [`rows`]: tables as the server knows them; rows to documents, JSON to parameters.
+//! - [`catalogue`], [`columns`], [`rows`]: tables as the server knows them; rows to documents, JSON to parameters.
 //! - [`capture`], [`ledger`], [`plan`]: changes, where capture keeps its place, and what it needs.
 //! - [`statements`]: all T-SQL that is sent.
 //! - [`database`]: the resource itself, with its parts `read`, `write`, `bulk` and `schema`.
@@ -15,6 +15,7 @@
 mod bulk;
 pub mod capture;
 pub mod catalogue;
+pub mod columns;
 pub mod config;
 pub mod connection;
 pub mod database;

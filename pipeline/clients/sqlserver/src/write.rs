@@ -271,7 +271,10 @@ mod tests {
     const ID: &str = "00000000-0000-4000-8000-000000000001";
 
     fn members(json: Value) -> Map<String, Value> {
-        json.as_object().cloned().unwrap()
+        match json {
+            Value::Object(members) => members,
+            other => panic!("{other} has no members"),
+        }
     }
 
     fn update(expected_version: Option<i64>, set: Value) -> Write {
