@@ -142,8 +142,11 @@ async fn cdc(connection: &mut Connection, position: &Position) -> Outcome<Captur
 /// The settings of the jobs of change data capture; nothing where they may not be seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Jobs {
+    /// How often the capture job looks at the log.
     pub polling: Option<Duration>,
+    /// How many transactions one scan takes.
     pub transactions_max: Option<i64>,
+    /// How many scans one interval has.
     pub scans_max: Option<i64>,
     /// How long clean-up leaves changes.
     pub retention: Option<Duration>,

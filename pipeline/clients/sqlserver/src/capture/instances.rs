@@ -83,6 +83,9 @@ impl CdcState {
     /// As [`Self::head`].
     pub fn next(&self, table: &str, position: &CdcPosition) -> Result<Next> {
         let at = position.at;
+        if self.instances.is_empty() {
+            return Err(disabled(table));
+        }
         if position.incarnation != self.incarnation {
             return Ok(Next::Lost(format!(
                 "the position is of the database {}, and this one is {}: it was restored, or is another",
