@@ -3,14 +3,15 @@
 //! Input: events with patches (put `diff` before it). Each is published once, in version order per key: its
 //! patch when the shared counter stands at the version before, its whole document otherwise, nothing when the
 //! counter is at that version already. Compare, store and publish are one step of the pub/sub system, so that
-//! restarts, replicas and redelivery are harmless. Counted: `patch`, `whole`, `stale`.
+//! restarts, replicas and redelivery are harmless. Counted: `patch`, `whole`, `stale`, and with `database` `refilled`:
+//! where instances share documents, a key whose counter is lost is read from there before its events are judged.
 
 use crate::channel::{NameTemplate, check_name};
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smartpulse_clients::pubsub::{Outcome, Publication, SharedPubSub};
+use smartpulse_clients::pubsub::{Outcome, Publication, SharedPubSub, document_in};
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::message::{DataChanged, encode_data_changed};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
@@ -18,6 +19,10 @@ use smartpulse_pipeline::sink::{Rejected, Sink};
 use smartpulse_pipeline::telemetry::ComponentMetrics;
 use smartpulse_pipeline::{Batch, Event, Operation, Patch};
 use std::sync::Arc;
+
+mod refill;
+
+use refill::Refill;
 
 /// Broadcasts changes as DataChanged messages.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -28,7 +33,17 @@ pub struct PubSubConfig {
     /// The channel; `{partition}`, `{section}` and `{key}` are filled in, as in
     /// `__dataChanged:production:forecast:{key}`.
     channel: String,
+    /// The database resource that a key is read from again when the pub/sub system lost its counter; it matters where
+    /// instances share documents (Redis). Default none: an event whose counter is lost is broadcast whole as it is.
+    #[serde(default)]
+    database: Option<String>,
+    /// The table of the keys in that database. Default `Forecasts`.
+    #[serde(default)]
+    table: Option<String>,
 }
+
+/// The table that a key is read from when none is named.
+const TABLE: &str = "Forecasts";
 
 impl Config for PubSubConfig {
     const TYPE: &'static str = "pubsub";
@@ -40,6 +55,14 @@ impl Config for PubSubConfig {
             let help = "versions are compared per channel: end it with `{key}`";
             check.problem("channel", "the channel is the same for all keys", Some(help.to_owned()));
         }
+        match (&self.database, &self.table) {
+            (Some(database), _) => check.resource("database", database, "database"),
+            (None, Some(_)) => {
+                let help = "name the `database` that it is in, or leave it out";
+                check.problem("table", "a table without a database", Some(help.to_owned()));
+            }
+            (None, None) => {}
+        }
     }
 }
 
@@ -49,11 +72,24 @@ impl SinkConfig for PubSubConfig {
     const NEWEST_ONLY: bool = true;
 
     async fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Sink>> {
+        let pubsub: SharedPubSub = cx.resource(&self.pubsub).await?;
+        let partition: Arc<str> = cx.settings.partition.as_str().into();
+        let instance: Arc<str> = cx.instance.to_string().into();
+        let refill = match &self.database {
+            Some(database) if pubsub.documents().is_some() => Some(Refill {
+                database: cx.resource(database).await?,
+                table: self.table.clone().unwrap_or_else(|| TABLE.to_owned()),
+                instance: instance.clone(),
+                partition: partition.clone(),
+            }),
+            _ => None,
+        };
         Ok(Box::new(PubSubSink {
-            pubsub: cx.resource(&self.pubsub).await?,
+            pubsub,
             channel: NameTemplate::parse(&self.channel).map_err(Error::fatal)?,
-            partition: cx.settings.partition.as_str().into(),
-            instance: cx.instance.to_string().into(),
+            partition,
+            instance,
+            refill,
             metrics: cx.metrics.clone(),
         }))
     }
@@ -64,6 +100,7 @@ struct PubSubSink {
     channel: NameTemplate,
     partition: Arc<str>,
     instance: Arc<str>,
+    refill: Option<Refill>,
     metrics: Arc<ComponentMetrics>,
 }
 
@@ -78,7 +115,14 @@ impl Sink for PubSubSink {
                 Err(reason) => rejected.push(Rejected { index, reason: reason.to_owned() }),
             }
         }
-        for outcome in self.pubsub.publish(&publications).await? {
+        let mut outcomes = self.pubsub.publish(&publications).await?;
+        if let Some(refill) = &self.refill {
+            let refilled = refill.settle(&self.pubsub, &publications, &mut outcomes).await?;
+            if refilled > 0 {
+                self.metrics.note("refilled", refilled as u64);
+            }
+        }
+        for outcome in outcomes {
             self.metrics.note(
                 match outcome {
                     Outcome::Patch => "patch",
@@ -111,16 +155,18 @@ impl PubSubSink {
         };
         let whole = if patch.whole { None } else { Some(message(whole_patch(event)?)) };
         let patch = message(patch);
+        let whole = whole.unwrap_or_else(|| patch.clone());
+        let document = event.document.as_ref().filter(|_| event.operation != Operation::Delete);
         Ok(Publication {
             channel: self.channel.name(event, &self.partition).into(),
             section: event.section.clone(),
             key: event.key.clone(),
             version: event.version,
             previous_version: event.previous_version,
-            document: None,
-            known_only: false,
-            whole: whole.unwrap_or_else(|| patch.clone()),
+            document: document.and_then(|document| document_in(&whole, document)),
+            whole,
             patch,
+            known_only: self.refill.is_some(),
             resync: event.resync,
         })
     }

@@ -48,8 +48,16 @@ impl Config for PubSubConfig {
 impl SourceConfig for PubSubConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<BuiltSource> {
         let pubsub: SharedPubSub = cx.resource(&self.pubsub).await?;
-        let subscriber = pubsub.subscribe(&self.channel).await?;
-        Ok(BuiltSource::forgetful(PubSubSource { pubsub, channel: self.channel.clone(), subscriber: Some(subscriber) }))
+        let subscriber = match pubsub.subscribe(&self.channel).await {
+            Ok(subscriber) => Some(subscriber),
+            // An outage at the start is no other than one later: the rest of the instance can work.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(channel = self.channel, error = error.chain(), "not subscribed yet; trying again");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(BuiltSource::forgetful(PubSubSource { pubsub, channel: self.channel.clone(), subscriber }))
     }
 }
 

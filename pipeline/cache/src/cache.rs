@@ -2,14 +2,16 @@
 
 use crate::circuit::Circuit;
 use crate::config::CacheConfig;
-use crate::decide::{self, Entry, Filled, Floor, Freshness, Held};
+use crate::decide::{self, Content, Entry, Filled, Floor, Freshness, Held};
 use crate::documents::Documents;
-use crate::flights::{Attempt, Flights, Join, Pilot};
+use crate::flights::{Attempt, Flights, Join, Pilot, Via};
 use crate::lists::{self, Listed, Lists};
 use crate::metrics::{Metrics, Sizes};
+use crate::shared::SharedTier;
 use bytes::Bytes;
 use prometheus::Registry;
 use smartpulse_clients::database::{ForecastQuery, Row, SharedDatabase};
+use smartpulse_clients::documents::Shared;
 use smartpulse_json::Document;
 use smartpulse_pipeline::Key;
 use smartpulse_pipeline::error::{Error, ErrorKind, Result};
@@ -33,7 +35,7 @@ pub enum Level {
     L1,
     /// Query results, in this instance.
     L2,
-    /// Documents shared by all instances (Redis). Nothing answers from here yet.
+    /// Documents shared by all instances (Redis).
     L3,
     /// The database.
     L4,
@@ -99,6 +101,7 @@ type Loaded = Result<Option<Hit>, Arc<Error>>;
 pub(crate) struct Inner {
     pub config: CacheConfig,
     pub database: SharedDatabase,
+    pub shared: Option<SharedTier>,
     pub documents: Documents,
     pub lists: Lists<Arc<Error>>,
     pub flights: Arc<Flights<Loaded>>,
@@ -126,6 +129,7 @@ impl Cache {
             background: Arc::new(Semaphore::new(BACKGROUND_LOADS_MAX)),
             warm: AtomicBool::new(false),
             metrics: Metrics::new(registry)?,
+            shared: config.shared.clone().map(|shared| SharedTier::new(shared, &config)),
             config,
             database,
         });
@@ -147,7 +151,7 @@ impl Cache {
             return Ok(Some(hit(&held, Level::L1)));
         }
         inner.metrics.miss(Level::L1);
-        self.load(&Arc::from(key)).await
+        self.load(&Arc::from(key), Via::Tiers).await
     }
 
     /// The document of a key as the database has it, whatever is held. Falls back like [`Cache::get`].
@@ -156,7 +160,7 @@ impl Cache {
     ///
     /// Those of [`Cache::get`].
     pub async fn reload(&self, key: &str) -> Result<Option<Hit>> {
-        self.load(&Arc::from(key)).await
+        self.load(&Arc::from(key), Via::Database).await
     }
 
     /// The version that is held of a key, fresh or not; of a deleted key the delete's.
@@ -219,9 +223,9 @@ impl Cache {
         }
     }
 
-    async fn load(&self, key: &Key) -> Result<Option<Hit>> {
+    async fn load(&self, key: &Key, via: Via) -> Result<Option<Hit>> {
         let inner = &*self.inner;
-        match arrival(self.take_off(key)).await {
+        match arrival(self.take_off(key, via)).await {
             Ok(found) => {
                 match &found {
                     Some(hit) => inner.metrics.hit(hit.level),
@@ -248,12 +252,12 @@ impl Cache {
 
     /// Joins the load of a key, or starts it in a task of its own: the first reader may leave, the others
     /// still wait.
-    pub(crate) fn take_off(&self, key: &Key) -> watch::Receiver<Option<Loaded>> {
-        match self.inner.flights.join(key, self.inner.generation()) {
+    pub(crate) fn take_off(&self, key: &Key, via: Via) -> watch::Receiver<Option<Loaded>> {
+        match self.inner.flights.join(key, self.inner.generation(), via) {
             Join::Passenger(landing) => landing,
             Join::Pilot(pilot, landing) => {
                 let (cache, key) = (self.clone(), Arc::clone(key));
-                tokio::spawn(async move { cache.inner.fly(&key, pilot).await });
+                tokio::spawn(async move { cache.inner.fly(&key, pilot, via).await });
                 landing
             }
         }
@@ -303,18 +307,38 @@ impl Inner {
     }
 
     /// Loads until what was found is not older than what was heard meanwhile, or the attempts are used up.
-    async fn fly(&self, key: &Key, mut pilot: Pilot<Loaded>) {
+    async fn fly(&self, key: &Key, mut pilot: Pilot<Loaded>, via: Via) {
         for attempt in 1.. {
             let generation = self.generation();
             pilot.attempt(generation, if attempt == LOAD_ATTEMPTS { Attempt::Last } else { Attempt::Repeatable });
+            // What is shared may be behind what was heard; the second attempt goes where the truth is.
+            if attempt == 1
+                && via == Via::Tiers
+                && let Some(found) = self.find_shared(key, generation, &pilot).await
+            {
+                let version = found.as_ref().map(|hit| hit.version);
+                match pilot.land(version, Ok(found)) {
+                    Ok(()) => return,
+                    Err(again) => pilot = again,
+                }
+                pilot.attempt(self.generation(), Attempt::Repeatable);
+            }
+            let generation = self.generation();
             let row = match self.ask(self.database.get(&self.config.table, std::slice::from_ref(key))).await {
                 Ok(rows) => rows.into_iter().find(|row| row.key == *key),
                 Err(error) => return pilot.finish(Err(Arc::new(error))),
             };
-            let (found, filled) = match self.fill(key, row, generation, |found| pilot.floor(found)) {
+            let (found, filled) = match self.fill(key, row, Level::L4, generation, |found| pilot.floor(found)) {
                 Ok(filled) => filled,
                 Err(error) => return pilot.finish(Err(Arc::new(error))),
             };
+            if filled
+                && let (Some(shared), Some(hit)) = (&self.shared, &found)
+                && hit.level == Level::L4
+            {
+                // Before anybody is answered: from then on nobody gets an older one from there.
+                shared.fill(key, hit.version, &hit.document).await;
+            }
             if attempt == LOAD_ATTEMPTS {
                 return pilot.finish(Ok(found));
             }
@@ -328,12 +352,46 @@ impl Inner {
         }
     }
 
+    /// What the instances share of a key, if that agrees with all that is known here.
+    async fn find_shared(&self, key: &Key, generation: u64, pilot: &Pilot<Loaded>) -> Option<Option<Hit>> {
+        let found = match self.shared.as_ref()?.get(key).await {
+            Shared::Document { version, document } => {
+                let row = Row { key: key.clone(), version, document, unreadable: None };
+                match self.fill(key, Some(row), Level::L3, generation, |found| pilot.floor(found)) {
+                    Ok((found, true)) => Some(found),
+                    Ok((_, false)) => None,
+                    Err(error) => {
+                        tracing::warn!(key = &**key, error = error.chain(), "a shared document cannot be read");
+                        None
+                    }
+                }
+            }
+            Shared::Gone { version } => {
+                let removed = self.documents.update(key, |entry| {
+                    if self.flights.floor(key).version > version {
+                        return (None, false);
+                    }
+                    let (next, _) = decide::change(entry, version, Content::Removal, self.freshness(generation));
+                    let gone = matches!(next.as_ref().or(entry), Some(Entry::Tombstone(_)));
+                    (next, gone)
+                });
+                removed.then_some(None)
+            }
+            Shared::Nothing => None,
+        };
+        if found.is_none() {
+            self.metrics.miss(Level::L3);
+        }
+        found
+    }
+
     /// Offers a row to L1; `floor` says what it must not be older than. Gives the answer, and whether it
     /// agrees with all that is known.
     pub(crate) fn fill(
         &self,
         key: &Key,
         row: Option<Row>,
+        level: Level,
         generation: u64,
         floor: impl FnOnce(Option<i64>) -> Floor,
     ) -> Result<(Option<Hit>, bool)> {
@@ -352,12 +410,8 @@ impl Inner {
             };
             (next, (filled, newer))
         });
-        let loaded = row.map(|(version, document)| Hit {
-            document: document.bytes().clone(),
-            version,
-            level: Level::L4,
-            stale: false,
-        });
+        let loaded =
+            row.map(|(version, document)| Hit { document: document.bytes().clone(), version, level, stale: false });
         Ok(match (filled, newer) {
             (Filled::Kept, _) => (loaded, true),
             (Filled::Newer(held), _) => (Some(hit(&held, Level::L1)), true),

@@ -1,7 +1,8 @@
 //! What changes the cache from outside: changes, invalidations, own writes, losses.
 
-use crate::cache::{Cache, Inner, parse};
+use crate::cache::{Cache, Inner, Level, parse};
 use crate::decide::{self, Applied, Content, Floor};
+use crate::flights::Via;
 use crate::lists::tags;
 use bytes::Bytes;
 use smartpulse_clients::database::{Row, Write, Written};
@@ -73,6 +74,9 @@ impl Cache {
         let inner = &*self.inner;
         if let Some((key, version)) = &invalidation.entity {
             inner.wants(key, *version);
+            if let Some(shared) = &inner.shared {
+                shared.note(key, *version);
+            }
         }
         inner.lists.drop_tags(invalidation.tags.iter().map(String::as_str));
     }
@@ -101,11 +105,11 @@ impl Cache {
         task.await.map_err(|error| Error::fatal("the write was given up").because(error))?
     }
 
-    fn load_in_background(&self, key: &Key) {
+    pub(crate) fn load_in_background(&self, key: &Key) {
         let Ok(permit) = Arc::clone(&self.inner.background).try_acquire_owned() else {
             return;
         };
-        let mut landing = self.take_off(key);
+        let mut landing = self.take_off(key, Via::Tiers);
         tokio::spawn(async move {
             let _ = landing.wait_for(Option::is_some).await;
             drop(permit);
@@ -115,7 +119,7 @@ impl Cache {
 
 impl Inner {
     /// A version of the key exists that is not held.
-    fn wants(&self, key: &Key, version: i64) {
+    pub(crate) fn wants(&self, key: &Key, version: i64) {
         self.flights.raise(key, Floor { version, gone: false });
         self.documents.update(key, |entry| (decide::invalidate(entry, version), ()));
     }
@@ -169,13 +173,16 @@ impl Inner {
     /// is in.
     fn store(&self, key: &Key, row: &Row, deletes: bool, moves: bool, generation: u64) -> Result<()> {
         self.flights.raise(key, Floor { version: row.version, gone: deletes });
+        if let Some(shared) = &self.shared {
+            shared.note(key, row.version);
+        }
         let document = parse(key, &row.document);
         let before = self.documents.document(key);
         if deletes {
             let freshness = self.freshness(generation);
             self.documents.update(key, |entry| decide::change(entry, row.version, Content::Removal, freshness));
         } else {
-            self.fill(key, Some(row.clone()), generation, |_| self.flights.floor(key))?;
+            self.fill(key, Some(row.clone()), Level::L4, generation, |_| self.flights.floor(key))?;
         }
         // Where the row was before is known from what is held; not known of a row that moved unseen.
         let known = before.is_some() || !moves;

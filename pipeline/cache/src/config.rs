@@ -1,6 +1,7 @@
 //! What a cache may hold, for how long, and how long it waits.
 
 use crate::decide::Applied;
+use crate::shared::SharedConfig;
 use smartpulse_config::CacheSettings;
 use smartpulse_pipeline::Key;
 use std::fmt;
@@ -36,6 +37,8 @@ pub struct CacheConfig {
     pub tier_timeout: Duration,
     /// How long a tier that failed is skipped before one request tries it again. Default 1 s.
     pub probe_interval: Duration,
+    /// The documents that instances share (L3). Default none.
+    pub shared: Option<SharedConfig>,
     /// Who is told of applied changes. Default nobody.
     pub observer: Option<Observer>,
 }
@@ -53,6 +56,7 @@ impl Default for CacheConfig {
             stale_grace: Duration::from_secs(3600),
             tier_timeout: Duration::from_secs(5),
             probe_interval: Duration::from_secs(1),
+            shared: None,
             observer: None,
         }
     }

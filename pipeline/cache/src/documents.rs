@@ -36,6 +36,11 @@ impl Documents {
         self.entries.get(key)
     }
 
+    /// The keys of which anything is held.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.entries.iter().map(|(key, _)| Key::clone(&key)).collect()
+    }
+
     /// The held document of a key.
     pub(crate) fn document(&self, key: &str) -> Option<Arc<Held>> {
         match self.get(key) {

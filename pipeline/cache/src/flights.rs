@@ -39,6 +39,7 @@ struct Flight<T> {
 
 struct Load<T> {
     landing: Landing<T>,
+    via: Via,
     /// The generation in which the attempt began; see `Cache::lost`.
     generation: u64,
     /// What was heard of when the last attempt began: the load ends with it, whatever it finds.
@@ -93,17 +94,18 @@ impl<T> Flights<T> {
 
     /// Joins the load of a key, or becomes the one who loads it. A load that may give less than is known by
     /// now is not joined but replaced.
-    pub(crate) fn join(self: &Arc<Self>, key: &Key, generation: u64) -> Join<T> {
+    pub(crate) fn join(self: &Arc<Self>, key: &Key, generation: u64, via: Via) -> Join<T> {
         let mut table = self.lock();
         let flight = table.keys.entry(Arc::clone(key)).or_insert_with(Flight::new);
         if let Some(load) = &flight.load
             && load.generation == generation
+            && (load.via == Via::Database || via == Via::Tiers)
             && load.last_attempt.is_none_or(|floor| floor == flight.floor)
         {
             return Join::Passenger(load.landing.clone());
         }
         let (sender, landing) = watch::channel(None);
-        flight.load = Some(Load { landing: landing.clone(), generation, last_attempt: None });
+        flight.load = Some(Load { landing: landing.clone(), via, generation, last_attempt: None });
         flight.watchers += 1;
         let watch = Watch { flights: Arc::clone(self), key: Arc::clone(key), load: Some(landing.clone()), raises: 0 };
         Join::Pilot(Pilot { watch, sender }, landing)
@@ -128,6 +130,15 @@ impl<T> Flight<T> {
     fn new() -> Self {
         Self { floor: Floor::default(), raises: 0, watchers: 0, load: None }
     }
+}
+
+/// Where a load may find what it looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// In the nearest tier that has it.
+    Tiers,
+    /// Only in the database.
+    Database,
 }
 
 /// What [`Flights::join`] gives.

@@ -23,13 +23,19 @@
 //! | `lists` | L2: query results and the clock of their tags |
 //! | `flights` | who loads what, and what was learned meanwhile |
 //! | `circuit` | a dead tier costs one time-out |
+//! | `shared` | L3: what all instances share, skipped while it is away |
+//! | `sweep` | each instance compares what it holds with the shared counters |
+//! | `audit` | one instance compares the shared counters with the database |
+//! | `maintain` | every five minutes: what waits too long, what nobody wrote for a day |
 //! | `warm` | the first fill |
 //! | `resource` | the cache as YAML and API name it |
 //!
-//! L3, the tier that instances share, is a place between L1 and L4 that is empty so far: [`Level::L3`].
+//! L3, the tier that instances share, is there where the pub/sub resource keeps documents (Redis). It answers only at the
+//! version of its counter, and is filled only there: contract 4, checked by `model`.
 
 #![warn(missing_docs)]
 
+mod audit;
 mod cache;
 mod change;
 mod circuit;
@@ -38,14 +44,20 @@ mod decide;
 mod documents;
 mod flights;
 mod lists;
+mod maintain;
 mod metrics;
 #[cfg(test)]
 mod model;
 mod resource;
+mod shared;
+mod sweep;
 mod warm;
 
+pub use audit::Auditor;
 pub use cache::{Cache, Hit, Level, ListHit};
 pub use change::{Change, Invalidation};
 pub use config::{CacheConfig, Observer};
 pub use decide::Applied;
 pub use resource::{AppliedChange, CacheResourceConfig, SharedCache, register};
+pub use shared::SharedConfig;
+pub use sweep::Sweep;

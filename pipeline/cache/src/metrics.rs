@@ -21,6 +21,9 @@ pub(crate) struct Metrics {
     misses: [IntCounter; 4],
     applied: [IntCounter; Applied::ALL.len()],
     pub stale: IntCounter,
+    pub swept: IntCounter,
+    pub repaired_by_sweep: IntCounter,
+    pub repaired_by_audit: IntCounter,
     pub commit_to_cache: Histogram,
 }
 
@@ -36,6 +39,10 @@ impl Metrics {
         let applied = counters("cache_applied_total", "Changes offered to the cache, by outcome", "outcome")?;
         let stale = IntCounter::new("cache_stale_total", "Reads answered with a stale copy").map_err(refused)?;
         registry.register(Box::new(stale.clone())).map_err(refused)?;
+        let swept = IntCounter::new("cache_swept_total", "Held keys that were compared with their shared counter")
+            .map_err(refused)?;
+        registry.register(Box::new(swept.clone())).map_err(refused)?;
+        let repaired = counters("cache_repaired_total", "Keys that lagged twice and were repaired", "by")?;
         let commit_to_cache = Histogram::with_opts(
             HistogramOpts::new("commit_to_cache_seconds", "From a change's commit until readers see it")
                 .buckets(COMMIT_TO_CACHE_SECONDS.to_vec()),
@@ -47,6 +54,9 @@ impl Metrics {
             misses: Level::ALL.map(|level| misses.with_label_values(&[level.as_str()])),
             applied: Applied::ALL.map(|applied_as| applied.with_label_values(&[applied_as.as_str()])),
             stale,
+            swept,
+            repaired_by_sweep: repaired.with_label_values(&["sweep"]),
+            repaired_by_audit: repaired.with_label_values(&["audit"]),
             commit_to_cache,
         })
     }

@@ -1,16 +1,19 @@
 //! The cache as a resource that YAML and API name, with the news of what it applied.
 
-use crate::{Applied, Cache, CacheConfig};
+use crate::audit::{self, Auditor};
+use crate::{Applied, Cache, CacheConfig, SharedConfig, maintain, sweep};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smartpulse_clients::database::SharedDatabase;
+use smartpulse_clients::pubsub::{Publisher, SharedPubSub};
 use smartpulse_pipeline::Key;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::registry::{Check, Config, Registry, ResourceConfig, ResourceContext};
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// Changes that a slow listener may be behind; beyond it, it is told that it missed some.
@@ -75,6 +78,18 @@ pub struct CacheResourceConfig {
     /// The section of its entities; `forecast` by default.
     #[serde(default = "default_section")]
     section: String,
+    /// The pub/sub resource whose documents all instances share (L3), where it keeps any: Redis does, the embedded one
+    /// does not. With it this instance also sweeps, and takes its turn at the audit. Default none.
+    #[serde(default)]
+    shared: Option<String>,
+    /// How long a shared document is answered after it was last written, in seconds, 300 to 3,600. Default 300.
+    #[serde(default = "default_shared_ttl_s")]
+    #[schemars(range(min = 300, max = 3_600))]
+    shared_ttl_s: u64,
+}
+
+fn default_shared_ttl_s() -> u64 {
+    300
 }
 
 fn default_table() -> String {
@@ -90,6 +105,9 @@ impl Config for CacheResourceConfig {
 
     fn validate(&self, check: &mut Check<'_>) {
         check.resource("database", &self.database, "database");
+        if let Some(shared) = &self.shared {
+            check.resource("shared", shared, "pubsub");
+        }
     }
 }
 
@@ -99,11 +117,18 @@ impl ResourceConfig for CacheResourceConfig {
 
     async fn build(&self, cx: &ResourceContext<'_>) -> Result<Arc<dyn Any + Send + Sync>> {
         let database: SharedDatabase = cx.resources.get(&self.database).await?;
+        let pubsub: Option<SharedPubSub> = match &self.shared {
+            Some(name) => Some(cx.resources.get(name).await?),
+            None => None,
+        };
+        let documents = pubsub.as_ref().and_then(|pubsub| pubsub.documents());
         let (news, _) = broadcast::channel(NEWS_MAX);
         let teller = news.clone();
         let config = CacheConfig {
             section: self.section.clone(),
             table: self.table.clone(),
+            shared: documents
+                .map(|documents| SharedConfig { documents, age_max: Duration::from_secs(self.shared_ttl_s) }),
             observer: Some(Arc::new(move |key, version, applied| {
                 // Nobody listening is no error.
                 let _ = teller.send(AppliedChange { key: key.clone(), version, applied });
@@ -111,6 +136,17 @@ impl ResourceConfig for CacheResourceConfig {
             ..CacheConfig::from(&cx.settings.cache)
         };
         let cache = Cache::new(config, database, cx.registry)?;
+        if let Some(pubsub) = pubsub.filter(|_| cache.inner.shared.is_some()) {
+            let publisher = Publisher {
+                instance: cx.instance.to_string().into(),
+                partition: cx.settings.partition.as_str().into(),
+                section: self.section.as_str().into(),
+            };
+            // All three end with the cache.
+            tokio::spawn(sweep::run(Arc::downgrade(&cache.inner)));
+            tokio::spawn(audit::run(Arc::downgrade(&cache.inner), Auditor::new(pubsub, publisher)));
+            tokio::spawn(maintain::run(Arc::downgrade(&cache.inner)));
+        }
         let shared = Arc::new(SharedCache { cache, section: self.section.as_str().into(), news });
         Ok(Arc::new(shared))
     }

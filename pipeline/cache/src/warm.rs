@@ -1,6 +1,6 @@
 //! The first fill: rows are scanned into L1 before readers come.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Level};
 use smartpulse_pipeline::Key;
 use smartpulse_pipeline::error::{Error, Result};
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ impl Cache {
             } else {
                 for row in page.into_iter().filter(|row| row.unreadable.is_none()) {
                     let key = row.key.clone();
-                    inner.fill(&key, Some(row), generation, |_| inner.flights.floor(&key))?;
+                    inner.fill(&key, Some(row), Level::L4, generation, |_| inner.flights.floor(&key))?;
                 }
             }
             let (_, bytes) = inner.documents.size();

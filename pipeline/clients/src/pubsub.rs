@@ -17,8 +17,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 mod inbox;
+mod whole;
 
 pub use inbox::{INBOX_BYTES_MAX, Inbox, InboxSender, inbox};
+pub use whole::{Publisher, document_in};
 
 /// A change to broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -252,8 +252,17 @@ impl Database for MemoryDatabase {
         Err(Error::fatal("the double inserts nothing in bulk"))
     }
 
-    async fn tombstones(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Tombstone>> {
-        Err(Error::fatal("the double keeps no tombstones"))
+    async fn tombstones(&self, _: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {
+        let after = after.map(str::to_owned);
+        self.answer("tombstones", |state| {
+            let buried = state.tombstones.iter().filter(|(key, _)| !state.rows.contains_key(*key));
+            let next = buried.filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
+            let deleted_at = smartpulse_pipeline::Timestamp::from_millis(0);
+            next.take(limit)
+                .map(|(key, version)| Tombstone { key: key.as_str().into(), version: *version, deleted_at })
+                .collect()
+        })
+        .await
     }
 
     async fn scan(&self, _: &str, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {

@@ -2,7 +2,7 @@
 
 use crate::RedisPubSub;
 use async_trait::async_trait;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smartpulse_clients::pubsub::SharedPubSub;
@@ -84,6 +84,10 @@ impl RedisConfig {
             let login = info.redis_settings().clone().set_password(password.expose());
             info = info.set_redis_settings(login);
         }
+        if is_tls(&info) {
+            // Several providers are compiled in, and rustls does not choose between them; the first choice stands.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         let Some(path) = &self.ca_file else { return Client::open(info).map_err(unusable) };
         let root_cert = std::fs::read(path)
             .map_err(|error| Error::fatal(format!("`ca_file` {} cannot be read", path.display())).because(error))?;
@@ -95,6 +99,10 @@ impl RedisConfig {
     }
 }
 
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+}
+
 impl Config for RedisConfig {
     const TYPE: &'static str = "redis";
 
@@ -104,7 +112,7 @@ impl Config for RedisConfig {
                 let help = "write `password: \"${env:REDIS_PASSWORD}\"` beside it";
                 check.problem("url", "the address carries a password", Some(help.to_owned()));
             }
-            Ok(info) if self.ca_file.is_some() && !matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }) => {
+            Ok(info) if self.ca_file.is_some() && !is_tls(&info) => {
                 let help = "write `rediss://` in `url`, or leave `ca_file` out";
                 check.problem("ca_file", "certificates for a connection without TLS", Some(help.to_owned()));
             }

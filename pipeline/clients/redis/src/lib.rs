@@ -60,6 +60,8 @@ struct Inner {
     /// This process, as messages name it.
     instance: Arc<str>,
     scripts: Scripts,
+    /// How many changes one call of the script takes at most.
+    call_changes_max: usize,
     /// For publishing, which may send megabytes.
     publishing: Link,
     /// For everything else, which must not wait behind them.
@@ -74,11 +76,20 @@ impl RedisPubSub {
     /// # Errors
     /// Fatal when the settings make no sense.
     pub fn open(config: &RedisConfig, instance: &str) -> Result<Self> {
+        Self::open_with_calls_of(publish::CALL_CHANGES_MAX, config, instance)
+    }
+
+    /// The same with another number of changes per call of the script, to measure what that is worth.
+    ///
+    /// # Errors
+    /// Those of [`RedisPubSub::open`].
+    pub fn open_with_calls_of(changes: usize, config: &RedisConfig, instance: &str) -> Result<Self> {
         let client = config.client()?;
         let inner = Inner {
             config: config.clone(),
             instance: instance.into(),
             scripts: Scripts::new(),
+            call_changes_max: changes.max(1),
             publishing: Link::new(client.clone(), config),
             asking: Link::new(client.clone(), config),
             streams: Mutex::default(),

@@ -22,7 +22,7 @@ const VERSION_MAX: i64 = 1 << 53;
 impl Inner {
     pub(crate) async fn publish(&self, publications: &[Publication]) -> Result<Vec<Outcome>> {
         let changes = publications.iter().map(Change::of).collect::<Result<Vec<_>>>()?;
-        let calls: Vec<&[Change<'_>]> = calls(&changes);
+        let calls = calls(&changes, self.call_changes_max);
         let mut outcomes = Vec::with_capacity(changes.len());
         let mut done = 0;
         for _ in 0..=LOADS_MAX {
@@ -122,7 +122,8 @@ impl<'a> Change<'a> {
         flags.extend(known_only.then_some('k'));
         flags.extend(document.is_none().then_some('g'));
         call.arg(&**channel).arg(version);
-        match previous_version {
+        // The script takes it that a version is above the one it follows.
+        match previous_version.filter(|previous| previous < version) {
             Some(previous) => call.arg(previous),
             None => call.arg(""),
         };
@@ -131,11 +132,11 @@ impl<'a> Change<'a> {
 }
 
 /// Cuts a batch into calls: of one stream each, and bounded.
-fn calls<'c, 'a>(changes: &'c [Change<'a>]) -> Vec<&'c [Change<'a>]> {
-    let mut calls = Vec::with_capacity(changes.len() / CALL_CHANGES_MAX + 1);
+fn calls<'c, 'a>(changes: &'c [Change<'a>], changes_max: usize) -> Vec<&'c [Change<'a>]> {
+    let mut calls = Vec::with_capacity(changes.len() / changes_max + 1);
     let (mut start, mut bytes) = (0, 0);
     for (n, change) in changes.iter().enumerate() {
-        let full = n - start == CALL_CHANGES_MAX || bytes + change.bytes() > CALL_BYTES_MAX;
+        let full = n - start == changes_max || bytes + change.bytes() > CALL_BYTES_MAX;
         if n > start && (full || changes[start].stream != change.stream) {
             calls.push(&changes[start..n]);
             (start, bytes) = (n, 0);
@@ -206,7 +207,7 @@ mod tests {
     fn a_batch_is_cut_by_number_bytes_and_stream_and_keeps_its_order() {
         let lengths = |publications: &[Publication]| {
             let changes: Vec<Change<'_>> = publications.iter().map(|p| Change::of(p).unwrap()).collect();
-            calls(&changes).iter().map(|call| call.len()).collect::<Vec<usize>>()
+            calls(&changes, CALL_CHANGES_MAX).iter().map(|call| call.len()).collect::<Vec<usize>>()
         };
         assert!(lengths(&[]).is_empty());
         assert_eq!(lengths(&vec![publication("a:k", 1); CALL_CHANGES_MAX + 1]), [CALL_CHANGES_MAX, 1]);

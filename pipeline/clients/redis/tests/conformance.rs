@@ -209,3 +209,59 @@ async fn a_password_and_an_acl_user_are_used_and_named_when_wrong() {
     let _subscriber = user.subscribe("__dataChanged:*").await.unwrap();
     assert_eq!(publish(&user, publication("b", 1, None)).await, Outcome::Whole);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patch_that_is_whole_is_sent_once_and_arrives_as_it_is() {
+    let Some(server) = RedisServer::start() else { return };
+    let pubsub = open(server.url());
+    let mut subscriber = pubsub.subscribe("__dataChanged:*").await.unwrap();
+    let whole = |version, previous| {
+        let publication = publication("a", version, previous);
+        Publication { patch: publication.whole.clone(), ..publication }
+    };
+    assert_eq!(publish(&pubsub, whole(1, None)).await, Outcome::Whole);
+    assert_eq!(publish(&pubsub, whole(2, Some(1))).await, Outcome::Patch);
+    for version in [1, 2] {
+        let Delivery::Message { payload, .. } = next(&mut subscriber).await else { panic!("a message") };
+        let message: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(message["PatchItems"][0]["Value"]["n"], version, "{message}");
+        assert_eq!(message["PublisherSeq"], version);
+    }
+    assert!(server.say("HGET forecast:k json").contains("{\"n\":2}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &path("key.pem"), "-out", &path("cert.pem")])
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: `openssl` cannot make a certificate here");
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (tls_port, key, cert) = (port.to_string(), path("key.pem"), path("cert.pem"));
+    let arguments = ["--tls-port", &tls_port, "--tls-cert-file", &cert, "--tls-key-file", &key];
+    let arguments = [&arguments[..], &["--tls-ca-cert-file", &cert, "--tls-auth-clients", "no"]].concat();
+    let Some(_server) = RedisServer::start_with(&arguments) else { return };
+    let trusting = |host: &str| RedisConfig {
+        ca_file: Some(folder.path().join("cert.pem")),
+        ..RedisConfig::at(format!("rediss://{host}:{port}"))
+    };
+    let pubsub: SharedPubSub = Arc::new(RedisPubSub::open(&trusting("localhost"), "a").unwrap());
+    pubsub.ping().await.unwrap();
+    let mut subscriber = pubsub.subscribe("__dataChanged:*").await.unwrap();
+    publish(&pubsub, publication("a", 1, None)).await;
+    assert_eq!(version_of(&next(&mut subscriber).await), Some(1));
+    // Another name than the certificate's, and a certificate that nobody vouches for.
+    let stranger = RedisConfig::at(format!("rediss://localhost:{port}"));
+    for wrong in [trusting("127.0.0.1"), stranger] {
+        let error = RedisPubSub::open(&wrong, "a").unwrap().ping().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    }
+}
