@@ -48,24 +48,22 @@ pub(crate) fn start(core: &Arc<Core>) -> io::Result<()> {
 const NAP: Duration = Duration::from_millis(200);
 
 fn work(weak: &Weak<Core>) {
+    let mut connection = None;
     let mut waited = Duration::ZERO;
     loop {
         let Some(core) = weak.upgrade() else { return };
-        if !core.catalog().options.cdc {
-            drop(core);
-            std::thread::sleep(Duration::from_millis(50));
-            continue;
+        if connection.is_none() {
+            connection = core.connect().ok();
         }
-        let polling = polling(&core);
-        let (nap, due) = {
-            let mut job = lock(&core.job);
-            let due = job.running && waited >= polling;
-            job.woken = false;
-            (NAP.min(polling.saturating_sub(waited)).max(Duration::from_millis(2)), due)
+        let Some(look) = connection.as_ref().filter(|_| core.catalog().options.cdc) else {
+            drop(core);
+            std::thread::sleep(NAP / 4);
+            continue;
         };
-        if due {
+        let polling = polling(&core, look);
+        if waited >= polling && lock(&core.job).running {
             waited = Duration::ZERO;
-            if let Err(fault) = scan(&core, false)
+            if let Err(fault) = scan_with(&core, look, false)
                 && fault.reach != Reach::Cancelled
             {
                 tracing::warn!(error = %fault.text, "the capture job of the stand-in failed");
@@ -73,23 +71,19 @@ fn work(weak: &Weak<Core>) {
             continue;
         }
         drop(core);
+        let nap = NAP.min(polling.saturating_sub(waited)).max(Duration::from_millis(2));
         std::thread::sleep(nap);
         waited += nap;
     }
 }
 
-fn polling(core: &Core) -> Duration {
+fn polling(core: &Core, connection: &Connection) -> Duration {
     if let Some(polling) = core.settings().polling {
         return polling.max(Duration::from_millis(1));
     }
-    let seconds = core
-        .connect()
-        .ok()
-        .and_then(|connection| {
-            connection
-                .query_row("SELECT polling FROM sp_job WHERE name = 'capture'", [], |row| row.get::<_, i64>(0))
-                .ok()
-        })
+    let seconds = connection
+        .prepare_cached("SELECT polling FROM sp_job WHERE name = 'capture'")
+        .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
         .unwrap_or(5);
     // An interval of 0 means without a pause.
     Duration::from_secs(u64::try_from(seconds).unwrap_or(5)).max(Duration::from_millis(5))
@@ -107,7 +101,7 @@ fn local(core: &Core, ticks: i64) -> Cell {
 pub(super) fn as_writer<T>(core: &Core, writer: i64, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     let connection = core.connect()?;
     connection.create_collation("CI", repr::compare_text)?;
-    core.begin_write(writer, None)?;
+    core.begin_write(writer, None, None)?;
     let result =
         connection.execute_batch("BEGIN IMMEDIATE").map_err(Into::into).and_then(|()| work(&connection)).and_then(
             |value| {
@@ -118,12 +112,17 @@ pub(super) fn as_writer<T>(core: &Core, writer: i64, work: impl FnOnce(&Connecti
     if result.is_err() {
         let _ = connection.execute_batch("ROLLBACK");
     }
-    core.end_write(writer, false);
+    core.end_write(writer);
     result
 }
 
-/// One scan: `maxtrans` times `maxscans` transactions at most, none younger than the delay unless `now` is wanted.
+/// One scan of the log, by somebody else than the job's thread.
 pub(crate) fn scan(core: &Core, now: bool) -> Result<CaptureRun> {
+    scan_with(core, &core.connect()?, now)
+}
+
+/// One scan: `maxtrans` times `maxscans` transactions at most, none younger than the delay unless `now` is wanted.
+fn scan_with(core: &Core, look: &Connection, now: bool) -> Result<CaptureRun> {
     let began = clock::utc_ticks();
     let (delay, idle_mark) = {
         let settings = core.settings();
@@ -136,7 +135,7 @@ pub(crate) fn scan(core: &Core, now: bool) -> Result<CaptureRun> {
     let (Some(mapping), Some(tables)) = (physical("lsn_time_mapping"), physical("change_tables")) else {
         return Ok(CaptureRun::default());
     };
-    if !now && !anything(core, &mapping, limit_time, began - ticks(idle_mark))? {
+    if !now && !anything(look, &mapping, limit_time, began - ticks(idle_mark))? {
         return Ok(note(core, CaptureRun { began, ended: clock::utc_ticks(), ..CaptureRun::default() }));
     }
     let run = as_writer(core, JOB, |connection| {
@@ -193,8 +192,7 @@ pub(crate) fn scan(core: &Core, now: bool) -> Result<CaptureRun> {
 }
 
 /// Whether a scan would do something, found out without the writer's turn.
-fn anything(core: &Core, mapping: &str, limit_time: i64, idle_since: i64) -> Result<bool> {
-    let connection = core.connect()?;
+fn anything(connection: &Connection, mapping: &str, limit_time: i64, idle_since: i64) -> Result<bool> {
     let waiting: bool =
         connection
             .query_row("SELECT EXISTS (SELECT 1 FROM sp_log_tx WHERE ended <= ?1)", [limit_time], |row| row.get(0))?;
@@ -204,7 +202,7 @@ fn anything(core: &Core, mapping: &str, limit_time: i64, idle_since: i64) -> Res
     let last: Option<Vec<u8>> =
         connection.query_row(&format!("SELECT max(c1) FROM {mapping}"), [], |row| row.get(0))?;
     let lsn: i64 = connection.query_row("SELECT value FROM sp_state WHERE name = 'lsn'", [], |row| row.get(0))?;
-    let marked: i64 = state(&connection, "idle_mark")?;
+    let marked: i64 = state(connection, "idle_mark")?;
     Ok(last.map_or(0, |last| track::lsn_number(&last)) <= lsn && marked <= idle_since)
 }
 

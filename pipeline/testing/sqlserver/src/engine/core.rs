@@ -2,18 +2,21 @@
 
 use super::ast::Batch;
 use super::catalog::Catalog;
-use super::errors::{Result, fault};
+use super::errors::{Result, cancelled as cancelled_fault, fault};
 use super::functions::lock;
 use super::{Deferred, parser};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Parsed texts that are remembered; all are forgotten when there are more.
 const PARSES_MAX: usize = 4096;
+
+/// How often somebody who waits looks for an attention.
+const ATTENTION: Duration = Duration::from_millis(20);
 
 /// What tests set.
 #[derive(Debug)]
@@ -32,8 +35,6 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub running: bool,
-    /// Somebody committed something to capture, or a setting changed.
-    pub woken: bool,
     pub started: i64,
     pub stopped: Option<i64>,
     pub scans: Vec<super::CaptureRun>,
@@ -57,7 +58,6 @@ pub(crate) struct Core {
     parses: Mutex<HashMap<String, Batch>>,
     settings: Mutex<Settings>,
     pub job: Mutex<Job>,
-    pub job_woken: Condvar,
     pub locks: Mutex<AppLocks>,
     pub locks_free: Condvar,
     pub started: i64,
@@ -116,8 +116,7 @@ impl Core {
                 net_update: false,
                 denied: HashSet::new(),
             }),
-            job: Mutex::new(Job { running: true, woken: false, started: now, stopped: None, scans: Vec::new() }),
-            job_woken: Condvar::new(),
+            job: Mutex::new(Job { running: true, started: now, stopped: None, scans: Vec::new() }),
             locks: Mutex::default(),
             locks_free: Condvar::new(),
             started: now,
@@ -189,8 +188,13 @@ impl Core {
         Ok(batch)
     }
 
-    /// Waits for the writer's turn; for ever without patience.
-    pub(crate) fn begin_write(&self, session: i64, patience: Option<Duration>) -> Result<()> {
+    /// Waits for the writer's turn; for ever without patience, but not beyond an attention.
+    pub(crate) fn begin_write(
+        &self,
+        session: i64,
+        patience: Option<Duration>,
+        cancelled: Option<&AtomicBool>,
+    ) -> Result<()> {
         let start = Instant::now();
         let mut writer = lock(&self.writer);
         while writer.is_some() {
@@ -199,9 +203,12 @@ impl Core {
                     Some(left) if !left.is_zero() => left,
                     _ => return Err(fault(1222, 16, "Lock request time out period exceeded.").state(51)),
                 },
-                None => Duration::from_secs(1),
+                None => ATTENTION,
             };
-            writer = match self.writer_free.wait_timeout(writer, left) {
+            if cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+                return Err(cancelled_fault());
+            }
+            writer = match self.writer_free.wait_timeout(writer, left.min(ATTENTION)) {
                 Ok((writer, _)) => writer,
                 Err(poisoned) => poisoned.into_inner().0,
             };
@@ -210,22 +217,14 @@ impl Core {
         Ok(())
     }
 
-    /// The turn ends; `captured` says that the capture job has something to take.
-    pub(crate) fn end_write(&self, session: i64, captured: bool) {
+    /// The turn ends.
+    pub(crate) fn end_write(&self, session: i64) {
         let mut writer = lock(&self.writer);
         if *writer == Some(session) {
             *writer = None;
         }
         drop(writer);
         self.writer_free.notify_one();
-        if captured {
-            self.wake_capture();
-        }
-    }
-
-    pub(crate) fn wake_capture(&self) {
-        lock(&self.job).woken = true;
-        self.job_woken.notify_all();
     }
 
     pub(crate) fn run_capture_job(&self, run: bool) {
@@ -238,9 +237,6 @@ impl Core {
             job.stopped = Some(now);
         }
         job.running = run;
-        job.woken = true;
-        drop(job);
-        self.job_woken.notify_all();
     }
 
     /// Gives up what a session holds.
@@ -278,9 +274,9 @@ impl Core {
     pub(crate) fn restore(&self, from: &Path) -> Result<()> {
         const RESTORER: i64 = -2;
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        self.begin_write(RESTORER, Some(Duration::from_secs(30)))?;
+        self.begin_write(RESTORER, Some(Duration::from_secs(30)), None)?;
         let restored = self.restore_as_writer(from);
-        self.end_write(RESTORER, false);
+        self.end_write(RESTORER);
         restored
     }
 

@@ -110,21 +110,18 @@ impl Engine {
     /// How old a commit must be before the capture job takes it. Zero by default: the job's polling interval alone decides.
     pub fn set_capture_delay(&self, delay: Duration) {
         self.core.settings().capture_delay = delay;
-        self.core.wake_capture();
     }
 
     /// How often the capture job looks, in the place of `pollinginterval`, which knows whole seconds only. None goes back to
     /// that.
     pub fn set_capture_polling(&self, polling: Option<Duration>) {
         self.core.settings().polling = polling;
-        self.core.wake_capture();
     }
 
     /// After how long without captured changes the job notes in `cdc.lsn_time_mapping` how far it has come (`tran_id` 0), so
     /// that `max_lsn` rises. Five minutes on a real server, five seconds here by default.
     pub fn set_idle_mark(&self, interval: Duration) {
         self.core.settings().idle_mark = interval;
-        self.core.wake_capture();
     }
 
     /// Stops the capture job, like `sp_cdc_stop_job`.

@@ -65,11 +65,6 @@ impl Tracking {
         Self { began: now, ..Self::default() }
     }
 
-    /// Whether the capture job has something to take.
-    pub(crate) fn captured(&self) -> bool {
-        self.lsn.is_some()
-    }
-
     /// Notes the changes of one statement.
     pub(crate) fn changed(
         &mut self,
@@ -92,7 +87,15 @@ impl Tracking {
             for instance in &table.instances {
                 // Both instances see the same log.
                 self.logged = before;
-                let mut writer = LogWriter { connection, table, instance, lsn, command: self.command, shuffled };
+                let mut writer = LogWriter {
+                    connection,
+                    table,
+                    instance,
+                    lsn,
+                    command: self.command,
+                    shuffled,
+                    insert: insert_record(instance),
+                };
                 for change in changes {
                     self.logged += writer.write(change, self.logged, deferred)?;
                 }
@@ -200,6 +203,16 @@ struct LogWriter<'w> {
     lsn: i64,
     command: i64,
     shuffled: bool,
+    insert: String,
+}
+
+/// The text that writes one record.
+fn insert_record(instance: &Instance) -> String {
+    // The columns of the system and the captured ones, behind the number of the LSN.
+    let width = instance.columns.len() + 6;
+    let columns = (1..=width).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
+    let marks = (1..=width + 1).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ");
+    format!("INSERT INTO {} (lsn, {columns}) VALUES ({marks})", instance.log)
 }
 
 impl LogWriter<'_> {
@@ -281,11 +294,7 @@ impl LogWriter<'_> {
             values.push(cell);
         }
         values.push(Cell::Integer(self.command));
-        let columns = (1..values.len()).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
-        let marks = (1..=values.len()).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ");
-        self.connection
-            .prepare_cached(&format!("INSERT INTO {} (lsn, {columns}) VALUES ({marks})", self.instance.log))?
-            .execute(rusqlite::params_from_iter(values))?;
+        self.connection.prepare_cached(&self.insert)?.execute(rusqlite::params_from_iter(values))?;
         Ok(())
     }
 }

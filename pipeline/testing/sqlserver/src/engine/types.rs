@@ -72,7 +72,6 @@ pub(crate) fn by_name(name: &str, arguments: &[i64], max: bool) -> Result<Option
         "varbinary" if max => SqlType::VarBinary(None),
         "varbinary" => SqlType::VarBinary(Some(length(1, 8000)?)),
         "image" => SqlType::VarBinary(None),
-        "rowversion" | "timestamp" => SqlType::Binary(8),
         _ => return Ok(None),
     }))
 }

@@ -372,9 +372,15 @@ impl Binder<'_> {
     }
 }
 
+/// `rowversion`, a number that every write of a row makes greater.
+pub(crate) fn is_rowversion(name: &Name) -> bool {
+    same(name.last(), "rowversion") || same(name.last(), "timestamp")
+}
+
 pub(crate) fn resolve_type(catalog: &super::Catalog, name: &TypeName) -> Result<SqlType> {
     match name {
         TypeName::Known(sql_type) => Ok(*sql_type),
+        TypeName::Named(name) if is_rowversion(name) => Ok(SqlType::Binary(8)),
         TypeName::Named(name) => catalog
             .types
             .iter()

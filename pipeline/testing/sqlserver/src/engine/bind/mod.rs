@@ -7,11 +7,13 @@ mod aggregate;
 mod change;
 mod expr;
 mod functions;
+mod merge;
 mod metadata;
 mod query;
 mod source;
 
-pub(crate) use expr::resolve_type;
+pub(crate) use expr::{is_rowversion, resolve_type};
+pub(crate) use merge::{BoundMerge, ClauseKind};
 pub(crate) use query::BoundQuery;
 
 use super::ast::Name;

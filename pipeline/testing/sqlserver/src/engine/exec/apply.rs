@@ -191,22 +191,30 @@ impl EngineSession {
             sets.len() + 1
         );
         let delete = format!("DELETE FROM {physical} WHERE rid = ?1");
+        // All changes of a statement are of one kind.
+        let sql = match changes.first() {
+            Some(Change { old: None, .. }) => insert,
+            Some(Change { new: Some(_), .. }) => update,
+            Some(_) => delete,
+            None => return Ok(()),
+        };
+        let places: Vec<usize> = sets.iter().filter_map(|id| table.place(*id)).collect();
+        let mut statement = self.connection.prepare_cached(&sql)?;
         for change in changes.iter_mut() {
             match (&change.old, &change.new) {
                 (None, Some(new)) => {
-                    let mut statement = self.connection.prepare_cached(&insert)?;
-                    statement.execute(rusqlite::params_from_iter(new)).map_err(|error| duplicate(error, table, new))?;
-                    change.rid = self.connection.last_insert_rowid();
+                    let rid = statement.insert(rusqlite::params_from_iter(new));
+                    change.rid = rid.map_err(|error| duplicate(error, table, new))?;
                 }
                 (Some(_), Some(new)) => {
-                    let values = sets.iter().filter_map(|id| table.place(*id)).map(|place| new[place].clone());
-                    let mut statement = self.connection.prepare_cached(&update)?;
+                    let rid = Cell::Integer(change.rid);
+                    let values = places.iter().map(|place| &new[*place]).chain([&rid]);
                     statement
-                        .execute(rusqlite::params_from_iter(values.chain([Cell::Integer(change.rid)])))
+                        .execute(rusqlite::params_from_iter(values))
                         .map_err(|error| duplicate(error, table, new))?;
                 }
                 _ => {
-                    self.connection.prepare_cached(&delete)?.execute([change.rid])?;
+                    statement.execute([change.rid])?;
                 }
             }
         }

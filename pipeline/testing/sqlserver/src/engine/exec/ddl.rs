@@ -152,6 +152,8 @@ impl EngineSession {
                 text: text.clone(),
             }
         });
+        let rowversion =
+            matches!(&definition.sql_type, TypeName::Named(name) if super::super::bind::is_rowversion(name));
         table.columns.push(Column {
             id: table.next_column,
             name: definition.name.clone(),
@@ -159,7 +161,7 @@ impl EngineSession {
             nullable: definition.nullable.unwrap_or(definition.identity.is_none()),
             identity: definition.identity,
             default,
-            rowversion: false,
+            rowversion,
         });
         table.next_column += 1;
         Ok(())

@@ -46,6 +46,9 @@ impl Out<'_> {
     }
 }
 
+/// Errors behind which SQL Server says that the statement has been terminated.
+const TERMINATED: &[i32] = &[220, 515, 547, 2601, 2627, 2628, 8115, 8152];
+
 /// How a statement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -365,11 +368,13 @@ impl EngineSession {
         if rolls_back && self.transaction.count > 0 {
             self.rollback_all(Some(out))?;
         }
-        if fault.reach != Reach::Statement || rolls_back {
-            out.put(Output::Done { rows: None })?;
-            return Ok(Flow::Abort);
+        if TERMINATED.contains(&fault.number) {
+            self.info("The statement has been terminated.", 3621, out)?;
         }
         out.put(Output::Done { rows: None })?;
+        if fault.reach != Reach::Statement || rolls_back {
+            return Ok(Flow::Abort);
+        }
         Ok(Flow::Next)
     }
 
@@ -438,13 +443,17 @@ impl EngineSession {
             let _ = self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.physical));
         }
         if !self.frames.is_empty() {
-            for name in &frame.temporary {
-                if let Some(table) = self.temporary.remove(name) {
-                    let _ = self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.physical));
-                }
-            }
+            self.drop_temporary(&frame.temporary);
         }
         frame
+    }
+
+    fn drop_temporary(&mut self, names: &[String]) {
+        for name in names {
+            if let Some(table) = self.temporary.remove(name) {
+                let _ = self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.physical));
+            }
+        }
     }
 
     fn use_database(&mut self, name: &str, out: &mut Out<'_>) -> Result<()> {
@@ -489,6 +498,9 @@ impl Session for EngineSession {
         self.frames.clear();
         self.frames.push(Frame::default());
         self.declare_passed(parameters);
+        // With parameters it is the text of `sp_executesql`: what that SETs, and its #tables, end with it. Without any it
+        // cannot be told from a batch, whose effects stay.
+        let options = (!parameters.is_empty()).then(|| self.options.clone());
         let result = match self.parse(sql) {
             Ok(batch) => self.run(&batch, &mut out),
             Err(fault) => {
@@ -506,6 +518,11 @@ impl Session for EngineSession {
                     return false;
                 }
             }
+        }
+        if let Some(options) = options {
+            self.options = options;
+            let names = std::mem::take(&mut self.frame_mut().temporary);
+            self.drop_temporary(&names);
         }
         self.pop_frame();
         alive

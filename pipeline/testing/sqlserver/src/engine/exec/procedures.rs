@@ -241,15 +241,17 @@ impl EngineSession {
         Ok(places)
     }
 
-    /// Runs text in a frame of its own.
+    /// Runs text in a frame of its own. What it SETs ends with it.
     pub(super) fn run_text(&mut self, text: &str, frame: Frame, out: &mut Out<'_>) -> Result<(Flow, Frame)> {
         let batch = self.parse(text)?;
         self.enter(frame)?;
+        let options = self.options.clone();
         let depth = self.frames.len();
         let result = self.run(&batch, out);
         while self.frames.len() > depth {
             self.pop_frame();
         }
+        self.options = options;
         let frame = self.pop_frame();
         Ok(match result? {
             Flow::Abort => (Flow::Abort, frame),

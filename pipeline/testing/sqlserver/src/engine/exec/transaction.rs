@@ -7,6 +7,7 @@ use super::super::{clock, sysviews};
 use super::{BoundTo, EngineSession, Out};
 use crate::session::Output;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The state of a session's transaction.
@@ -84,8 +85,7 @@ impl EngineSession {
         }
         if self.transaction.writing {
             self.transaction.writing = false;
-            let captured = self.transaction.tracking.captured();
-            self.core.end_write(self.id, captured);
+            self.core.end_write(self.id);
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl EngineSession {
             self.connection.execute_batch("ROLLBACK")?;
         }
         if self.transaction.writing {
-            self.core.end_write(self.id, false);
+            self.core.end_write(self.id);
         }
         let changed = self.transaction.catalog.is_some();
         self.transaction = Transaction::default();
@@ -134,7 +134,7 @@ impl EngineSession {
     }
 
     /// Becomes the writer, waiting for the one before.
-    pub(super) fn begin_write(&mut self) -> Result<()> {
+    pub(super) fn begin_write(&mut self, cancelled: Option<&AtomicBool>) -> Result<()> {
         if self.transaction.doomed {
             return Err(fault(
                 3930,
@@ -148,7 +148,7 @@ impl EngineSession {
             return Ok(());
         }
         let patience = u64::try_from(self.options.lock_timeout).ok().map(Duration::from_millis);
-        self.core.begin_write(self.id, patience)?;
+        self.core.begin_write(self.id, patience, cancelled)?;
         let begun = if self.transaction.open {
             // A SNAPSHOT transaction becomes the writer only while nobody else has written.
             self.connection.execute("UPDATE sp_state SET value = value + 1 WHERE name = 'writer'", []).map(|_| ())
@@ -156,7 +156,7 @@ impl EngineSession {
             self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).map(|_| ())
         };
         if let Err(error) = begun {
-            self.core.end_write(self.id, false);
+            self.core.end_write(self.id);
             return Err(error.into());
         }
         self.transaction.open = true;
@@ -188,7 +188,7 @@ impl EngineSession {
                 self.transaction.open = true;
             }
         } else if to.reads && held && (to.locks || matches!(self.options.isolation, 3 | 4)) {
-            self.begin_write()?;
+            self.begin_write(None)?;
         }
         for view in &to.views {
             self.fill_view(view)?;
@@ -220,7 +220,7 @@ impl EngineSession {
             self.begin_transaction(out)?;
         }
         if self.transaction.count == 0 && !self.transaction.open {
-            self.begin_write()?;
+            self.begin_write(Some(out.cancelled))?;
             let result = work(self, out);
             return match result {
                 Ok(value) => {
@@ -239,7 +239,7 @@ impl EngineSession {
                 }
             };
         }
-        self.begin_write()?;
+        self.begin_write(Some(out.cancelled))?;
         self.in_savepoint(out, work)
     }
 
@@ -290,7 +290,7 @@ impl EngineSession {
         if self.transaction.count == 0 {
             return Err(fault(628, 16, "Cannot issue SAVE TRANSACTION when there is no active transaction."));
         }
-        self.begin_write()?;
+        self.begin_write(None)?;
         self.transaction.savepoints.push(name.to_lowercase());
         let place = self.transaction.savepoints.len();
         self.connection.execute_batch(&format!("SAVEPOINT user{place}"))?;

@@ -1,7 +1,12 @@
 //! Tests of the engine, one file for each area, over a small driver.
 
+mod capture;
 mod language;
 mod scripts;
+mod second_opinion;
+mod tracking;
+mod transactions;
+mod writes;
 
 use super::Engine;
 use crate::session::{Message, Output, Parameter, Session};
