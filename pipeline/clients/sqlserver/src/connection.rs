@@ -75,6 +75,8 @@ impl ToSql for Param {
 /// A session.
 pub struct Connection {
     client: TdsClient,
+    /// The same socket once more, to look at without reading from it.
+    socket: std::net::TcpStream,
     server: Arc<str>,
     command_timeout: Duration,
     /// False from the beginning of a call until it has succeeded.
@@ -92,8 +94,13 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(client: TdsClient, server: Arc<str>, command_timeout: Duration) -> Self {
-        Self { client, server, command_timeout, clean: true, alive: Instant::now(), reused: false }
+    pub(crate) fn new(
+        client: TdsClient,
+        socket: std::net::TcpStream,
+        server: Arc<str>,
+        command_timeout: Duration,
+    ) -> Self {
+        Self { client, socket, server, command_timeout, clean: true, alive: Instant::now(), reused: false }
     }
 
     /// `host:port`, for messages.
@@ -106,6 +113,13 @@ impl Connection {
     #[must_use]
     pub fn was_used(&self) -> bool {
         self.reused
+    }
+
+    /// Whether the server has not ended it, as far as one can tell without asking: between two calls nothing is to be read,
+    /// neither an end nor a farewell. Costs no round trip, and so every use begins with it.
+    pub(crate) fn is_open(&self) -> bool {
+        let peeked = self.socket.peek(&mut [0]);
+        peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Whether every call on it has succeeded so far.

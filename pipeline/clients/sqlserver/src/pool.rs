@@ -4,8 +4,9 @@
 //! - At most `size` connections of a pool exist; whoever wants one more waits.
 //! - A connection is used again only after [`Lent::done`]. In every other case (an error, a dropped future) it is
 //!   closed, and the server rolls back what it had begun.
-//! - A connection that has been idle is looked at before it is lent, so that one which a firewall or a restart has
-//!   taken away is noticed. One that dies between two uses costs its user a retry ([`retrying!`](crate::retrying)).
+//! - A connection is looked at before it is lent again, so that one which a restart has ended is noticed, and asked when it
+//!   has been idle for long, so that one which a firewall has forgotten is too. One that dies in a call costs its user a
+//!   retry ([`retrying!`](crate::retrying)).
 //! - A dead server costs one time-out, not one per request: while it is away calls fail at once, and one task alone keeps
 //!   trying to reach it. After a time-out it is *suspected*: calls wait until that task knows.
 //!
@@ -47,6 +48,9 @@ const TRIES_TIME: Duration = Duration::from_secs(30);
 
 /// The pause before the second try; it doubles.
 const TRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A client, and its socket once more.
+type Opened = (TdsClient, std::net::TcpStream);
 
 /// What is known of the server.
 #[derive(Debug, Clone)]
@@ -99,8 +103,8 @@ impl Server {
     /// Fatal when the login was refused and never succeeded before; otherwise as [`Failure`] says.
     async fn open(&self) -> Outcome<Connection> {
         let limit = self.connect.connect_timeout;
-        let client = match tokio::time::timeout(limit, self.login()).await {
-            Ok(Ok(client)) => client,
+        let (client, socket) = match tokio::time::timeout(limit, self.login()).await {
+            Ok(Ok(opened)) => opened,
             Ok(Err(error)) => {
                 let number = error.code();
                 let failure = Failure::tds(&self.name, "connecting", error);
@@ -112,13 +116,13 @@ impl Server {
             }
             Err(_) => return Err(Failure::timed_out(&self.name, "connecting", limit)),
         };
-        let mut connection = Connection::new(client, Arc::clone(&self.name), self.connect.command_timeout);
+        let mut connection = Connection::new(client, socket, Arc::clone(&self.name), self.connect.command_timeout);
         connection.batch("setting up the session", &statements::session(self.connect.lock_timeout())).await?;
         self.seen.store(true, Ordering::Relaxed);
         Ok(connection)
     }
 
-    async fn login(&self) -> tiberius::Result<TdsClient> {
+    async fn login(&self) -> tiberius::Result<Opened> {
         let config = self.connect.tds();
         match self.login_at(config.clone(), self.connect.address()).await {
             // Azure SQL sends clients on to the node that has the database.
@@ -132,11 +136,14 @@ impl Server {
         }
     }
 
-    async fn login_at(&self, config: tiberius::Config, address: String) -> tiberius::Result<TdsClient> {
-        let stream = TcpStream::connect(address).await?;
+    async fn login_at(&self, config: tiberius::Config, address: String) -> tiberius::Result<Opened> {
+        let stream = TcpStream::connect(address).await?.into_std()?;
+        let socket = stream.try_clone()?;
+        let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
         // Boxed, like the queries: its future holds the login's buffers.
-        Box::pin(tiberius::Client::connect(config, stream.compat_write())).await
+        let client = Box::pin(tiberius::Client::connect(config, stream.compat_write())).await?;
+        Ok((client, socket))
     }
 
     /// Waits while the server is suspected, and fails at once while it is away.
@@ -229,7 +236,9 @@ impl Pool {
         // While this call waited for its turn others may have found out.
         self.server.pass().await?;
         while let Some(mut connection) = self.take_idle() {
-            if connection.alive.elapsed() < IDLE_UNCHECKED || self.check(&mut connection).await {
+            if connection.is_open()
+                && (connection.alive.elapsed() < IDLE_UNCHECKED || self.check(&mut connection).await)
+            {
                 connection.reused = true;
                 return Ok(self.lend(connection, permit));
             }

@@ -15,17 +15,12 @@ use crate::statements;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::{Row, Write, Written};
 use smartpulse_pipeline::error::{Error, Result};
-use std::time::Duration;
 
 /// The most writes of one statement text: the server compiles it as a whole.
 const WRITES_MAX: usize = 50;
 
 /// The most parameters of a call: the server takes 2,100.
 pub(crate) const PARAMS_MAX: usize = 2_000;
-
-/// A connection that was idle for longer is asked whether it lives before something is written on it: a lost answer to a
-/// write cannot be told from a write that was never read.
-const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 
 /// Writes in one transaction.
 pub(crate) async fn write(
@@ -37,9 +32,6 @@ pub(crate) async fn write(
     let info = cx.catalogue.get(connection, table).await?;
     let mut calls = plan(&info, writes)?;
     let what = format!("write to {table}");
-    if connection.alive.elapsed() > IDLE_TRUSTED {
-        connection.batch("ping", statements::PING).await?;
-    }
     let mut written = Vec::with_capacity(writes.len());
     if calls.len() == 1
         && let Some(call) = calls.pop()
