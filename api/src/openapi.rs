@@ -99,6 +99,8 @@ fn verb(method: &HttpMethod) -> &'static str {
 
 /// Adds what the gate may answer, and who may call.
 fn complete(operation: &mut Operation, policy: Option<Policy>) {
+    // Those of the derive are names of modules.
+    operation.tags = None;
     let mut refusals = vec![("431", "The headers are longer than 8 KiB.")];
     if let Some(Policy::AtLeast(role)) = policy {
         operation.security = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);

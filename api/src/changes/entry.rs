@@ -147,7 +147,7 @@ pub(super) fn whole_frame(
 }
 
 /// The opaque cursor after a message.
-fn cursor(message: &MessageId) -> Box<str> {
+pub(super) fn cursor(message: &MessageId) -> Box<str> {
     let mut text = String::with_capacity(message.0.len() * 2);
     for byte in &message.0 {
         let _ = write!(text, "{byte:02x}");

@@ -4,7 +4,7 @@
 //! delivers what the log held, cursors that clients kept are found again, and they go on where they were.
 
 use super::Feed;
-use super::entry::{Entry, Known};
+use super::entry::{Entry, Known, cursor};
 use smartpulse_clients::bus::{Acker, InitialPosition, Message, SharedBus, Subscribe, SubscriptionType};
 use smartpulse_pipeline::Timestamp;
 use smartpulse_pipeline::error::Result;
@@ -84,6 +84,10 @@ impl Feed {
         let mut done = Vec::new();
         let mut entries = Vec::new();
         for message in messages {
+            // After the bus was away it delivers again what the log holds: that is acked when it leaves the log.
+            if self.log.after(&cursor(&message.id)).is_some() {
+                continue;
+            }
             let event = match decode_change(&message.payload) {
                 Ok(event) => event,
                 Err(error) => {

@@ -131,12 +131,13 @@ fn a_token_is_printed_in_development_only() {
 #[test]
 fn a_secret_comes_from_the_environment_and_never_from_an_argument() {
     let keys = "[{kind: hs256, secret: a secret of at least thirty-two bytes}]";
-    let mut command = Place::new().command();
+    let place = Place::new();
+    let mut command = place.command();
     command.env("SMARTPULSE__API__AUTH__KEYS", keys).args(["token", "--user", USER]);
     let own = support::done(command.output().unwrap()).exits(0);
     assert_eq!(own.stdout.trim().split('.').count(), 3);
     let set = format!("api.auth.keys={keys}");
-    let done = Place::new().run(["token", "--user", USER, "--set", &set]).exits(2);
+    let done = place.run(["token", "--user", USER, "--set", &set]).exits(2);
     assert!(!done.stderr.contains("thirty-two"), "a secret is never shown:\n{}", done.stderr);
 }
 
