@@ -118,10 +118,10 @@ async fn together(shared: &Shared, caller: &Caller, query: ForecastQuery) -> Res
     let mut total = 0;
     let mut items = Vec::new();
     for body in &bodies {
-        let page: Page<'_> = serde_json::from_slice(body).map_err(unreadable)?;
+        let page: Page<'_> = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
         total += page.total;
         for item in page.items {
-            let place: Place<'_> = serde_json::from_str(item.get()).map_err(unreadable)?;
+            let place: Place<'_> = serde_json::from_str(item.get()).map_err(|error| unreadable(&error))?;
             items.push((place, item));
         }
     }
@@ -146,7 +146,7 @@ struct Place<'a> {
     forecast_date: Option<&'a str>,
 }
 
-fn unreadable(error: serde_json::Error) -> ApiError {
+fn unreadable(error: &serde_json::Error) -> ApiError {
     tracing::error!(%error, "an unreadable page is held");
     ApiError::Internal
 }

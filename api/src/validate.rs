@@ -197,7 +197,7 @@ pub(crate) fn ids(body: &Value) -> Result<Vec<String>, Vec<FieldError>> {
     match object.get("ids").and_then(Value::as_array) {
         None => errors.push(error("ids", "must be a list of UUIDs")),
         Some(texts) if texts.is_empty() || texts.len() > BATCH_MAX => {
-            errors.push(error("ids", "must be 1 to 500 UUIDs"))
+            errors.push(error("ids", "must be 1 to 500 UUIDs"));
         }
         Some(texts) => {
             for (index, text) in texts.iter().enumerate() {

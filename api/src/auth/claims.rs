@@ -52,6 +52,7 @@ mod tests {
     const A: &str = "0b0a1c60-0000-4000-8000-00000000000a";
     const B: &str = "0b0a1c60-0000-4000-8000-00000000000b";
 
+    #[allow(clippy::needless_pass_by_value, reason = "claims are made for one check")]
     fn check(claims: Value, expected: Result<(Role, &[&str]), Refusal>) {
         let names = ClaimNames { user: "sub".into(), role: "roles".into(), company: "company".into() };
         let Value::Object(map) = &claims else { panic!("claims are an object") };

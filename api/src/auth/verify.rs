@@ -88,6 +88,7 @@ impl Verifier {
     ///
     /// If there are no keys, if one is unreadable, or if it is no secret where one is needed.
     pub fn new(settings: &AuthSettings, environment: &str) -> Result<Self> {
+        #[allow(clippy::borrowed_box, reason = "the cache hands over its key")]
         let weigh = |token: &Box<str>, _: &Arc<Caller>| {
             u32::try_from(token.len() + REMEMBERED_OVERHEAD_BYTES).unwrap_or(u32::MAX)
         };

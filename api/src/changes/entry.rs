@@ -72,9 +72,9 @@ impl Entry {
         let whole = |document: &Document| {
             let mut items = Vec::with_capacity(document.len() + 48);
             if event.version == 1 {
-                whole_add(document, &mut items)
+                whole_add(document, &mut items);
             } else {
-                whole_replace(document, &mut items)
+                whole_replace(document, &mut items);
             }
             render(items, true, previous)
         };
