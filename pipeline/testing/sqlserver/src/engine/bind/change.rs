@@ -47,7 +47,7 @@ impl Binder<'_> {
             list.insert(0, target.clone());
         }
         self.push_scope(Vec::new());
-        let text = self.from_list(&list)?;
+        let text = self.sources(&list)?;
         let source =
             self.scopes.last().and_then(|scope| scope.iter().find(|source| same(&source.alias, &alias))).cloned();
         let source = source.ok_or_else(|| unknown_object(&alias))?;
@@ -130,7 +130,7 @@ impl Binder<'_> {
             None => Ok(value),
             Some(op) => {
                 let old = Bound::new(column.sql.clone(), column.sql_type, column.nullable);
-                super::expr::arithmetic(op, &old, &value)
+                super::operators::arithmetic(op, &old, &value)
             }
         }
     }
@@ -139,7 +139,7 @@ impl Binder<'_> {
     pub(crate) fn row_check(&mut self, table: &Arc<Table>, check: &Expr) -> Result<String> {
         let name = super::super::ast::Name(vec![table.schema.clone(), table.name.clone()]);
         self.push_scope(Vec::new());
-        let text = self.from_list(&[From::Table { name, alias: None, hints: Vec::new() }])?;
+        let text = self.sources(&[From::Table { name, alias: None, hints: Vec::new() }])?;
         let handle =
             self.scopes.last().and_then(|scope| scope.first()).map_or_else(String::new, |source| source.handle.clone());
         let condition = self.predicate(check)?;

@@ -248,7 +248,7 @@ impl Binder<'_> {
             "NULLIF" => {
                 need(2)?;
                 let (value, other) = (self.value(&args[0])?, self.value(&args[1])?);
-                let test = super::expr::compare("=", &value, &other)?;
+                let test = super::operators::compare("=", &value, &other)?;
                 Bound::new(format!("(CASE WHEN {test} THEN NULL ELSE {} END)", value.sql), value.sql_type, true)
             }
             "DATALENGTH" => {

@@ -40,11 +40,11 @@ impl Binder<'_> {
         };
         self.push_scope(Vec::new());
         let (source, target) = if by_source {
-            let target = self.from_list(std::slice::from_ref(&merge.target))?;
+            let target = self.sources(std::slice::from_ref(&merge.target))?;
             (String::new(), target)
         } else {
-            let source = self.from_list(std::slice::from_ref(&merge.source))?;
-            (source, self.from_list(std::slice::from_ref(&merge.target))?)
+            let source = self.sources(std::slice::from_ref(&merge.source))?;
+            (source, self.sources(std::slice::from_ref(&merge.target))?)
         };
         let found =
             self.scopes.last().and_then(|scope| scope.iter().find(|source| same(&source.alias, &alias))).cloned();
@@ -52,7 +52,7 @@ impl Binder<'_> {
         let table = found.table.clone().ok_or_else(|| unknown_object(&alias))?;
         let from = if by_source {
             self.push_scope(Vec::new());
-            let source = self.from_list(std::slice::from_ref(&merge.source))?;
+            let source = self.sources(std::slice::from_ref(&merge.source))?;
             let on = self.predicate(&merge.on)?;
             self.scopes.pop();
             format!("{target} WHERE NOT EXISTS (SELECT 1 FROM {source} WHERE {on})")

@@ -9,7 +9,9 @@ mod expr;
 mod functions;
 mod merge;
 mod metadata;
+mod operators;
 mod query;
+mod sets;
 mod source;
 
 pub(crate) use expr::{is_rowversion, resolve_type};

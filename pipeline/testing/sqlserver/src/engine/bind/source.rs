@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 impl Binder<'_> {
     /// The text behind FROM; the sources go to the innermost scope.
-    pub(super) fn from_list(&mut self, list: &[From]) -> Result<String> {
+    pub(super) fn sources(&mut self, list: &[From]) -> Result<String> {
         let mut text = Vec::new();
         for from in list {
-            text.push(self.from(from)?);
+            text.push(self.joined(from)?);
         }
         Ok(text.join(" CROSS JOIN "))
     }
 
-    fn from(&mut self, from: &From) -> Result<String> {
+    fn joined(&mut self, from: &From) -> Result<String> {
         match from {
             From::Join { kind, left, right, on } => self.join(*kind, left, right, on.as_ref()),
             _ => {
@@ -54,12 +54,12 @@ impl Binder<'_> {
         on: Option<&super::super::ast::Expr>,
     ) -> Result<String> {
         let before = self.scopes.last().map_or(0, Vec::len);
-        let left_text = self.from(left)?;
+        let left_text = self.joined(left)?;
         let middle = self.scopes.last().map_or(0, Vec::len);
         if matches!(kind, JoinKind::CrossApply | JoinKind::OuterApply) {
-            return self.apply(kind, left_text, right);
+            return self.apply(kind, &left_text, right);
         }
-        let right_text = self.from(right)?;
+        let right_text = self.joined(right)?;
         let right_text = if matches!(right, From::Join { .. }) { format!("({right_text})") } else { right_text };
         let end = self.scopes.last().map_or(0, Vec::len);
         let on = match on {
@@ -85,7 +85,7 @@ impl Binder<'_> {
     }
 
     /// APPLY of `CHANGETABLE(VERSION ...)` is a join by key; of a derived table that looks at nothing outside, a cross join.
-    fn apply(&mut self, kind: JoinKind, left: String, right: &From) -> Result<String> {
+    fn apply(&mut self, kind: JoinKind, left: &str, right: &From) -> Result<String> {
         if let From::Version { table, keys, values, alias, columns } = right {
             let (text, source, tracked) = self.version_source(table, alias.as_deref(), columns)?;
             let conditions = keys
@@ -109,7 +109,6 @@ impl Binder<'_> {
         }
         let (text, source) = self.source(right)?;
         self.add(source)?;
-        let _ = kind;
         let word = if kind == JoinKind::CrossApply { "CROSS JOIN" } else { "LEFT JOIN" };
         Ok(format!("{left} {word} {text}"))
     }

@@ -1,17 +1,26 @@
 //! Sessions: batches run statement by statement, each translated to SQLite and bound to the session's values.
 
+mod alter;
+mod answer;
 mod apply;
 mod bulk;
+mod cdc;
+mod constraints;
 mod control;
 mod ddl;
 mod dml;
 mod indexes;
+mod insert;
+mod instances;
 mod merge;
 mod modules;
+mod output;
 mod procedures;
 mod select;
 mod system_procedures;
 mod transaction;
+mod triggers;
+mod values;
 
 use super::Core;
 use super::ast::{Batch, Statement};
@@ -20,9 +29,9 @@ use super::catalog::{Catalog, DATABASE, DATABASES, Table, same};
 use super::convert::{Excess, convert};
 use super::errors::{Fault, Reach, Result, cancelled, fault};
 use super::functions::{self, Shared, lock};
-use super::{clock, repr, sysviews};
-use crate::session::{Column, Message, Output, Parameter as Passed, Session, Sink};
-use crate::value::{SqlType, Value};
+use super::{clock, repr};
+use crate::session::{Message, Output, Parameter as Passed, Sink};
+use crate::value::SqlType;
 use rusqlite::Connection;
 use rusqlite::types::Value as Cell;
 use std::collections::HashMap;
@@ -225,72 +234,6 @@ impl EngineSession {
         to.parameters.iter().map(|(parameter, sql_type)| self.value_of(parameter, *sql_type)).collect()
     }
 
-    fn value_of(&self, parameter: &Parameter, sql_type: SqlType) -> Cell {
-        let name = match parameter {
-            Parameter::Variable(name) => return self.frame().values.get(name).cloned().unwrap_or(Cell::Null),
-            Parameter::System(name) => *name,
-        };
-        let number = |number: i64| Cell::Integer(number);
-        let local = || self.now + i64::from(self.core.offset_minutes()) * 60 * repr::TICKS_PER_SECOND;
-        let datetime = |ticks: i64| {
-            let value = Value::DateTime(repr::from_ticks(ticks));
-            convert(value, SqlType::DateTime2(7), SqlType::DateTime, 0, Excess::Cut).map_or(Cell::Null, repr::encode)
-        };
-        let caught = self.caught.last();
-        match name {
-            "ROWCOUNT" => number(self.rowcount),
-            "TRANCOUNT" => number(i64::from(self.transaction.count)),
-            "ERROR" => number(i64::from(self.error)),
-            "IDENTITY" => decimal(self.identity),
-            "SCOPE_IDENTITY" => decimal(self.frame().scope_identity),
-            "SPID" => number(self.id),
-            "VERSION" => Cell::Text(sysviews::version()),
-            "SERVERNAME" => Cell::Text("STAND-IN".to_owned()),
-            "SERVICENAME" => Cell::Text("MSSQLSERVER".to_owned()),
-            "LOCK_TIMEOUT" => number(self.options.lock_timeout),
-            "NESTLEVEL" => number(i64::try_from(self.frames.len() - 1).unwrap_or(0)),
-            "PROCID" => number(self.frame().module_id),
-            "DATEFIRST" => number(7),
-            "MAX_PRECISION" => number(38),
-            "MICROSOFTVERSION" => number(0x0e00_0bb8),
-            "TEXTSIZE" => number(2_147_483_647),
-            "LANGUAGE" => Cell::Text("us_english".to_owned()),
-            "OPTIONS" => number(5496 | (i64::from(self.options.nocount) << 9)),
-            "DBTS" => Cell::Blob(vec![0; 8]),
-            "GETDATE" => datetime(local()),
-            "GETUTCDATE" => datetime(self.now),
-            "SYSDATETIME" => number(local()),
-            "SYSUTCDATETIME" => number(self.now),
-            "SYSDATETIMEOFFSET" => {
-                let offset = i16::try_from(self.core.offset_minutes()).unwrap_or(0);
-                repr::encode(Value::DateTimeOffset(repr::from_ticks(self.now), offset))
-            }
-            "XACT_STATE" => number(match (self.transaction.count, self.transaction.doomed) {
-                (0, _) => 0,
-                (_, true) => -1,
-                _ => 1,
-            }),
-            "TRIGGER_NESTLEVEL" => number(i64::try_from(self.triggers_running.len()).unwrap_or(0)),
-            "TRANSACTION_ID" => number(i64::try_from(self.transaction.id).unwrap_or(0)),
-            "CONTEXT_INFO" => self.options.context.clone(),
-            "LOGIN" => Cell::Text(self.login.clone()),
-            "USER" => Cell::Text("dbo".to_owned()),
-            "ERROR_NUMBER" => caught.map_or(Cell::Null, |fault| number(i64::from(fault.number))),
-            "ERROR_SEVERITY" => caught.map_or(Cell::Null, |fault| number(i64::from(fault.class))),
-            "ERROR_STATE" => caught.map_or(Cell::Null, |fault| number(i64::from(fault.state))),
-            "ERROR_LINE" => caught.map_or(Cell::Null, |fault| number(i64::from(fault.line))),
-            "ERROR_MESSAGE" => caught.map_or(Cell::Null, |fault| Cell::Text(fault.text.clone())),
-            "ERROR_PROCEDURE" => match caught {
-                Some(fault) if !fault.procedure.is_empty() => Cell::Text(fault.procedure.clone()),
-                _ => Cell::Null,
-            },
-            _ => {
-                let _ = sql_type;
-                Cell::Null
-            }
-        }
-    }
-
     /// Reads or evaluates one row of one query.
     fn one_row(&mut self, sql: &str, to: &BoundTo) -> Result<Option<Vec<Cell>>> {
         let values = self.values(to);
@@ -477,128 +420,10 @@ impl EngineSession {
     }
 }
 
-fn decimal(number: Option<i64>) -> Cell {
-    number.map_or(Cell::Null, |number| Cell::Blob(repr::decimal_to_bytes(i128::from(number)).to_vec()))
-}
-
 /// What a translated statement needs when it runs.
 pub(crate) struct BoundTo {
     pub parameters: Vec<(Parameter, SqlType)>,
     pub views: Vec<&'static str>,
     pub locks: bool,
     pub reads: bool,
-}
-
-impl Session for EngineSession {
-    fn batch(&mut self, sql: &str, parameters: &[Passed], cancelled: &AtomicBool, sink: Sink<'_>) -> bool {
-        let mut out = Out { sink, cancelled };
-        if !self.begin_answer() {
-            return self.ended(&mut out);
-        }
-        self.frames.clear();
-        self.frames.push(Frame::default());
-        self.declare_passed(parameters);
-        // With parameters it is the text of `sp_executesql`: what that SETs, and its #tables, end with it. Without any it
-        // cannot be told from a batch, whose effects stay.
-        let options = (!parameters.is_empty()).then(|| self.options.clone());
-        let result = match self.parse(sql) {
-            Ok(batch) => self.run(&batch, &mut out),
-            Err(fault) => {
-                self.error = fault.number;
-                Err(fault.reaching(Reach::Batch))
-            }
-        };
-        let alive = self.end_answer(result, &mut out);
-        if alive {
-            for parameter in parameters.iter().filter(|parameter| parameter.output) {
-                let value = self.frame().values.get(&parameter.name.to_lowercase());
-                let value = value.map_or(Value::Null, |cell| repr::decode(cell.into(), parameter.sql_type));
-                let output = Output::ReturnValue { name: parameter.name.clone(), sql_type: parameter.sql_type, value };
-                if out.put(output).is_err() {
-                    return false;
-                }
-            }
-        }
-        if let Some(options) = options {
-            self.options = options;
-            let names = std::mem::take(&mut self.frame_mut().temporary);
-            self.drop_temporary(&names);
-        }
-        self.pop_frame();
-        alive
-    }
-
-    fn call(&mut self, procedure: &str, parameters: &[Passed], cancelled: &AtomicBool, sink: Sink<'_>) -> bool {
-        let mut out = Out { sink, cancelled };
-        if !self.begin_answer() {
-            return self.ended(&mut out);
-        }
-        self.frames.clear();
-        self.frames.push(Frame::default());
-        let result = self.call_passed(procedure, parameters, &mut out);
-        let alive = self.end_answer(result, &mut out);
-        self.pop_frame();
-        alive
-    }
-
-    fn bulk_columns(&mut self, insert_bulk: &str) -> std::result::Result<Arc<[Column]>, Message> {
-        self.begin_bulk(insert_bulk).map_err(|fault| fault.message())
-    }
-
-    fn bulk_insert(&mut self, rows: Vec<Vec<Value>>) -> std::result::Result<u64, Message> {
-        self.run_bulk(rows).map_err(|fault| fault.message())
-    }
-
-    fn begin(&mut self, isolation: u8, sink: Sink<'_>) -> bool {
-        let never = AtomicBool::new(false);
-        let mut out = Out { sink, cancelled: &never };
-        if !self.begin_answer() {
-            return self.ended(&mut out);
-        }
-        if isolation != 0 {
-            self.options.isolation = isolation;
-        }
-        self.begin_transaction(&mut out).is_ok()
-    }
-
-    fn commit(&mut self, sink: Sink<'_>) -> bool {
-        let never = AtomicBool::new(false);
-        let mut out = Out { sink, cancelled: &never };
-        match self.commit_transaction(&mut out) {
-            Ok(()) => true,
-            Err(fault) => out.put(Output::Message(fault.message())).is_ok(),
-        }
-    }
-
-    fn rollback(&mut self, sink: Sink<'_>) -> bool {
-        let never = AtomicBool::new(false);
-        let mut out = Out { sink, cancelled: &never };
-        if self.transaction.count == 0 {
-            let fault = fault(3903, 16, "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.");
-            return out.put(Output::Message(fault.message())).is_ok();
-        }
-        self.rollback_all(Some(&mut out)).is_ok()
-    }
-
-    fn reset(&mut self) {
-        let _ = self.rollback_all(None);
-        for table in self.temporary.values() {
-            let _ = self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.physical));
-        }
-        self.temporary.clear();
-        self.options = Options::default();
-        self.core.release_locks(self.id);
-        DATABASE.clone_into(&mut self.database);
-        self.rowcount = 0;
-        self.error = 0;
-        self.identity = None;
-        self.bulk = None;
-    }
-}
-
-impl Drop for EngineSession {
-    fn drop(&mut self) {
-        let _ = self.rollback_all(None);
-        self.core.release_locks(self.id);
-    }
 }

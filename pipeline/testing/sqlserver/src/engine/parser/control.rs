@@ -205,8 +205,8 @@ impl Parser<'_> {
                 Ok(Stmt::WaitFor(self.expr()?))
             }
             "USE" => Ok(Stmt::Use(self.identifier()?)),
-            "CREATE" => self.create(start),
-            "ALTER" => self.alter(start),
+            "CREATE" => self.create(),
+            "ALTER" => self.alter(),
             "DROP" => self.drop(),
             "ENABLE" | "DISABLE" => self.enable_trigger(word == "ENABLE"),
             "GRANT" | "DENY" | "REVOKE" => {

@@ -91,7 +91,7 @@ impl Parser<'_> {
         self.expect_word("SET")?;
         let sets = self.assignments()?;
         let output = self.output()?;
-        let from = if self.word("FROM") { self.from_list()? } else { Vec::new() };
+        let from = if self.word("FROM") { self.sources()? } else { Vec::new() };
         let filter = if self.word("WHERE") { Some(self.condition()?) } else { None };
         self.option_clause()?;
         Ok(Stmt::Update(Box::new(Update { ctes, top, target, sets, output, from, filter })))
@@ -110,7 +110,7 @@ impl Parser<'_> {
         self.word("FROM");
         let target = self.target()?;
         let output = self.output()?;
-        let from = if self.word("FROM") { self.from_list()? } else { Vec::new() };
+        let from = if self.word("FROM") { self.sources()? } else { Vec::new() };
         let filter = if self.word("WHERE") { Some(self.condition()?) } else { None };
         self.option_clause()?;
         Ok(Stmt::Delete(Box::new(Delete { ctes, top, target, output, from, filter })))
@@ -202,7 +202,7 @@ impl Parser<'_> {
                 }
             }
         }
-        if self.words(&["WITH", "RECOMPILE"]) {}
+        self.words(&["WITH", "RECOMPILE"]);
         Ok(Execute { status, what, args })
     }
 

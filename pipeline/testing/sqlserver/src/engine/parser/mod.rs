@@ -4,11 +4,15 @@
 //! (OUTPUT, hints, CHANGETABLE, THROW, CHANGE_TRACKING) are the ones that general parsers lack. The tests hold the
 //! product's statements against `sqlparser`'s T-SQL dialect as a second opinion.
 
+mod alter;
 mod control;
 mod ddl;
 mod dml;
 mod expr;
+mod from;
 mod query;
+mod tables;
+mod words;
 
 use super::ast::{Batch, Name, TypeName};
 use super::errors::{Fault, Result, fault, syntax};
@@ -16,181 +20,7 @@ use super::lexer::{Kind, Token, tokens};
 use super::types;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-
-/// Words that cannot be names unless quoted.
-const RESERVED: &[&str] = &[
-    "ADD",
-    "ALL",
-    "ALTER",
-    "AND",
-    "ANY",
-    "AS",
-    "ASC",
-    "AUTHORIZATION",
-    "BACKUP",
-    "BEGIN",
-    "BETWEEN",
-    "BREAK",
-    "BROWSE",
-    "BULK",
-    "BY",
-    "CASCADE",
-    "CASE",
-    "CHECK",
-    "CHECKPOINT",
-    "CLOSE",
-    "CLUSTERED",
-    "COALESCE",
-    "COLLATE",
-    "COLUMN",
-    "COMMIT",
-    "COMPUTE",
-    "CONSTRAINT",
-    "CONTAINS",
-    "CONTINUE",
-    "CONVERT",
-    "CREATE",
-    "CROSS",
-    "CURRENT",
-    "CURRENT_DATE",
-    "CURRENT_TIME",
-    "CURRENT_TIMESTAMP",
-    "CURRENT_USER",
-    "CURSOR",
-    "DATABASE",
-    "DBCC",
-    "DEALLOCATE",
-    "DECLARE",
-    "DEFAULT",
-    "DELETE",
-    "DENY",
-    "DESC",
-    "DISTINCT",
-    "DISTRIBUTED",
-    "DOUBLE",
-    "DROP",
-    "ELSE",
-    "END",
-    "ERRLVL",
-    "ESCAPE",
-    "EXCEPT",
-    "EXEC",
-    "EXECUTE",
-    "EXISTS",
-    "EXIT",
-    "EXTERNAL",
-    "FETCH",
-    "FILE",
-    "FOR",
-    "FOREIGN",
-    "FROM",
-    "FULL",
-    "FUNCTION",
-    "GOTO",
-    "GRANT",
-    "GROUP",
-    "HAVING",
-    "HOLDLOCK",
-    "IDENTITY",
-    "IDENTITYCOL",
-    "IDENTITY_INSERT",
-    "IF",
-    "IN",
-    "INDEX",
-    "INNER",
-    "INSERT",
-    "INTERSECT",
-    "INTO",
-    "IS",
-    "JOIN",
-    "KEY",
-    "KILL",
-    "LEFT",
-    "LIKE",
-    "MERGE",
-    "NATIONAL",
-    "NOCHECK",
-    "NONCLUSTERED",
-    "NOT",
-    "NULL",
-    "NULLIF",
-    "OF",
-    "OFF",
-    "ON",
-    "OPEN",
-    "OPTION",
-    "OR",
-    "ORDER",
-    "OUTER",
-    "OVER",
-    "PERCENT",
-    "PIVOT",
-    "PLAN",
-    "PRIMARY",
-    "PRINT",
-    "PROC",
-    "PROCEDURE",
-    "RAISERROR",
-    "READ",
-    "RECONFIGURE",
-    "REFERENCES",
-    "REPLICATION",
-    "RESTORE",
-    "RESTRICT",
-    "RETURN",
-    "REVERT",
-    "REVOKE",
-    "RIGHT",
-    "ROLLBACK",
-    "ROWCOUNT",
-    "ROWGUIDCOL",
-    "RULE",
-    "SAVE",
-    "SCHEMA",
-    "SELECT",
-    "SESSION_USER",
-    "SET",
-    "SETUSER",
-    "SHUTDOWN",
-    "SOME",
-    "STATISTICS",
-    "SYSTEM_USER",
-    "TABLE",
-    "TABLESAMPLE",
-    "TEXTSIZE",
-    "THEN",
-    "TO",
-    "TOP",
-    "TRAN",
-    "TRANSACTION",
-    "TRIGGER",
-    "TRUNCATE",
-    "TSEQUAL",
-    "UNION",
-    "UNIQUE",
-    "UNPIVOT",
-    "UPDATE",
-    "UPDATETEXT",
-    "USE",
-    "USER",
-    "VALUES",
-    "VARYING",
-    "VIEW",
-    "WAITFOR",
-    "WHEN",
-    "WHERE",
-    "WHILE",
-    "WITH",
-    "WRITETEXT",
-];
-
-/// Words that end an alias-free item though they are not reserved.
-const NOT_ALIASES: &[&str] = &["OUTPUT", "OFFSET", "THROW", "GO", "USING", "ENABLE", "DISABLE"];
-
-fn reserved(word: &str) -> bool {
-    let upper = word.to_ascii_uppercase();
-    RESERVED.binary_search(&upper.as_str()).is_ok()
-}
+use words::{NOT_ALIASES, reserved};
 
 pub(crate) struct Parser<'t> {
     text: &'t str,
@@ -240,7 +70,10 @@ pub(crate) fn parse_parameters(text: &str, ids: &AtomicU64) -> Result<Vec<super:
 }
 
 /// The table and columns of `INSERT BULK`, and its options in upper case.
-pub(crate) fn parse_insert_bulk(text: &str) -> Result<(Name, Vec<(String, TypeName)>, Vec<String>)> {
+pub(crate) type InsertBulk = (Name, Vec<(String, TypeName)>, Vec<String>);
+
+/// Parses `INSERT BULK`, which is no statement of a batch.
+pub(crate) fn parse_insert_bulk(text: &str) -> Result<InsertBulk> {
     let ids = AtomicU64::new(0);
     let mut parser = Parser::new(text, &ids)?;
     parser.expect_word("INSERT")?;
@@ -522,15 +355,5 @@ impl<'t> Parser<'t> {
         let out = parse(self);
         self.depth -= 1;
         out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::RESERVED;
-
-    #[test]
-    fn reserved_words_are_sorted_for_the_search() {
-        assert!(RESERVED.is_sorted(), "{:?}", RESERVED.windows(2).find(|pair| pair[0] > pair[1]));
     }
 }

@@ -1,6 +1,8 @@
 //! Views of the system. Each is filled, when a statement names it, into a temporary table of the session.
 
 mod capture;
+mod information;
+mod keys;
 mod schema;
 mod server;
 
@@ -51,7 +53,7 @@ pub(crate) struct View {
 }
 
 fn all() -> impl Iterator<Item = &'static View> {
-    schema::VIEWS.iter().chain(server::VIEWS).chain(capture::VIEWS)
+    schema::VIEWS.iter().chain(keys::VIEWS).chain(information::VIEWS).chain(server::VIEWS).chain(capture::VIEWS)
 }
 
 /// The view of that name.

@@ -41,7 +41,7 @@ fn each_change_is_there_with_its_images_and_mask() {
         log(&mut client, "[__$operation], [__$update_mask], Id, V, [__$command_id]"),
         ["2|03|1|10|1", "3|02|1|10|1", "4|02|1|11|1", "1|03|1|11|1"]
     );
-    assert_eq!(client.rows(&format!("SELECT DISTINCT [__$start_lsn] FROM cdc.dbo_t_CT")).len(), 3);
+    assert_eq!(client.rows("SELECT DISTINCT [__$start_lsn] FROM cdc.dbo_t_CT").len(), 3);
     assert_eq!(
         client.one("SELECT MAX([__$start_lsn]) FROM cdc.dbo_t_CT"),
         client.one("SELECT sys.fn_cdc_get_max_lsn()")

@@ -142,7 +142,7 @@ fn show(value: &Value) -> String {
         Value::Bit(bit) => u8::from(*bit).to_string(),
         Value::Int(number) => number.to_string(),
         Value::Float(number) => number.to_string(),
-        Value::Decimal(unscaled, scale) => super::convert::decimal_text(*unscaled, *scale),
+        Value::Decimal(unscaled, scale) => decimal(*unscaled, *scale),
         Value::Text(text) => text.clone(),
         Value::Bytes(bytes) => super::convert::hex(bytes),
         Value::Guid(guid) => guid.to_string(),
@@ -151,6 +151,14 @@ fn show(value: &Value) -> String {
         Value::DateTime(time) => time.to_string(),
         Value::DateTimeOffset(time, offset) => format!("{time}+{offset}"),
     }
+}
+
+/// A number with its point.
+fn decimal(unscaled: i128, scale: u8) -> String {
+    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = usize::from(scale) + 1);
+    let (whole, part) = digits.split_at(digits.len() - usize::from(scale));
+    let sign = if unscaled < 0 { "-" } else { "" };
+    if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
 }
 
 fn parameter(name: &str, sql_type: SqlType, value: Value) -> Parameter {
