@@ -152,7 +152,9 @@ impl Page<'_> {
         let unresolved = Window::new(&raws, &[], complete, self.known.rules).unresolved(judged);
         let beyond = self.beyond(connection, &raws, &unresolved).await?;
         let window = Window::new(&raws, &beyond, complete, self.known.rules);
-        let (mut changes, mut boundary, mut full) = (Vec::new(), None, false);
+        let (mut changes, mut boundary, mut full): (Vec<Change>, _, _) = (Vec::new(), None, false);
+        // Whether nothing but the rest of the last change came behind it.
+        let mut adjacent = false;
         for (index, (raw, image)) in raws.iter().zip(images).enumerate().take(judged) {
             match window.fate(index) {
                 Fate::Change(..) if changes.len() == limit => {
@@ -160,7 +162,7 @@ impl Page<'_> {
                     break;
                 }
                 Fate::Change(operation, version) => {
-                    boundary = Some(raw.place);
+                    (boundary, adjacent) = (Some(raw.place), true);
                     changes.push(Change {
                         key: raw.key.clone(),
                         version,
@@ -171,13 +173,23 @@ impl Page<'_> {
                         position: self.at(CdcAt::After(raw.place)),
                     });
                 }
-                // Not between the halves of an update, where it can be helped.
-                Fate::Dropped if raw.place.operation == UPDATE => boundary = Some(raw.place),
-                Fate::Dropped => {}
+                Fate::Trailing => {
+                    boundary = Some(raw.place);
+                    if let Some(last) = changes.last_mut().filter(|_| adjacent) {
+                        last.position = self.at(CdcAt::After(raw.place));
+                    }
+                }
+                Fate::Dropped => {
+                    adjacent = false;
+                    // Not between the halves of an update, where it can be helped.
+                    if raw.place.operation == UPDATE {
+                        boundary = Some(raw.place);
+                    }
+                }
             }
         }
         let next = match changes.last() {
-            Some(last) if full => Change::clone(last).position,
+            Some(last) if full => last.position.clone(),
             _ if complete => self.at(CdcAt::Through(self.upto)),
             _ => match boundary.or_else(|| raws.get(judged.saturating_sub(1)).map(|raw| raw.place)) {
                 Some(place) => self.at(CdcAt::After(place)),

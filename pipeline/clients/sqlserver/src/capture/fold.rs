@@ -10,10 +10,11 @@
 //!   back two versions later.
 //! - A delete has the version of the row before it; the change has the next one.
 //!
-//! To tell these apart a delete or an insert may need the rows of its transaction that follow. A page has some beyond
-//! its end; where that is not enough, [`Window::unresolved`] names the rows for which the server must be asked. The tombstones
-//! decide most cases without looking: a delete whose tombstone has the version behind it was real, and what never had one
-//! was never renumbered. So nothing is kept between pages, and capture can go on behind any change.
+//! To tell these apart, the rows of one entity in one transaction are read as a sequence ([`Sequence`]), in which a row is
+//! judged by those that follow. A page has some beyond its end; where that is not enough, [`Window::unresolved`] names
+//! the rows for which the server must be asked. The tombstones decide most cases without looking: a delete whose tombstone
+//! has the version behind it was real, and what never had one was never renumbered. So nothing is kept between pages, and
+//! capture can go on behind any change. What is then no longer known is at most whether a row was inserted or updated.
 
 use super::position::{Lsn, Place};
 use smartpulse_pipeline::{Key, Operation};
@@ -46,8 +47,10 @@ pub struct Raw {
 /// What becomes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is part of another change, or none.
+    /// It is part of a later change, or of none.
     Dropped,
+    /// It is part of the change before it.
+    Trailing,
     /// A change with this version.
     Change(Operation, i64),
 }
@@ -61,96 +64,222 @@ pub struct Rules {
     pub tombstones: bool,
 }
 
-/// The rows of one page, with what is known of those that follow.
+/// The rows of one page, judged with what is known of those that follow.
 #[derive(Debug)]
-pub struct Window<'a> {
-    rows: &'a [Raw],
-    /// Whether the last transaction has no rows beyond these.
-    complete: bool,
-    rules: Rules,
-    /// The rows of a transaction about one entity, where somebody must look them up.
-    places: HashMap<(Lsn, &'a Key), Vec<&'a Raw>>,
+pub struct Window {
+    fates: Vec<Fate>,
+    /// Rows that only what follows in the last transaction can judge.
+    open: Vec<usize>,
 }
 
-impl<'a> Window<'a> {
+impl Window {
     /// `complete`: there are no rows behind these. `beyond`: rows that follow in the last transaction, about the entities
     /// that [`Self::unresolved`] named.
     #[must_use]
-    pub fn new(rows: &'a [Raw], beyond: &'a [Raw], complete: bool, rules: Rules) -> Self {
-        let mut places: HashMap<(Lsn, &Key), Vec<&Raw>> = HashMap::new();
+    pub fn new(rows: &[Raw], beyond: &[Raw], complete: bool, rules: Rules) -> Self {
+        let mut window = Self { fates: rows.iter().map(|row| rules.alone(row)).collect(), open: Vec::new() };
         // Only deletes and inserts that may be something else need their neighbours.
-        if rows.iter().any(|row| row.place.operation == DELETE || (row.place.operation == INSERT && renumberable(row)))
+        if !rows.iter().any(|row| row.place.operation == DELETE || (row.place.operation == INSERT && renumberable(row)))
         {
-            for row in rows.iter().chain(beyond) {
-                places.entry((row.place.lsn, &row.key)).or_default().push(row);
-            }
+            return window;
         }
-        Self { rows, complete, rules, places }
+        let last = rows.last().map(|row| row.place.lsn).filter(|_| !complete);
+        let mut sequences: HashMap<(Lsn, &Key), Vec<usize>> = HashMap::new();
+        for (index, row) in rows.iter().chain(beyond).enumerate() {
+            sequences.entry((row.place.lsn, &row.key)).or_default().push(index);
+        }
+        for ((lsn, _), places) in sequences {
+            let row = |index: &usize| rows.get(*index).or_else(|| beyond.get(index - rows.len()));
+            let sequence = Sequence { rows: places.iter().filter_map(row).collect(), ends: Some(lsn) != last, rules };
+            let (fates, open) = sequence.fates();
+            for (index, fate) in places.iter().zip(fates) {
+                if let Some(place) = window.fates.get_mut(*index) {
+                    *place = fate;
+                }
+            }
+            window.open.extend(open.and_then(|at| places.get(at)).filter(|index| **index < rows.len()));
+        }
+        window.open.sort_unstable();
+        window
     }
 
     /// What becomes of the row at an index.
     #[must_use]
     pub fn fate(&self, index: usize) -> Fate {
-        let Some(row) = self.rows.get(index) else { return Fate::Dropped };
+        self.fates.get(index).copied().unwrap_or(Fate::Dropped)
+    }
+
+    /// Those of the first `count` rows that cannot be judged by what is here: the rest of their transaction must be looked
+    /// at.
+    #[must_use]
+    pub fn unresolved(&self, count: usize) -> Vec<usize> {
+        self.open.iter().copied().filter(|index| *index < count).collect()
+    }
+}
+
+impl Rules {
+    /// What a row is when nothing else is known.
+    fn alone(self, row: &Raw) -> Fate {
         match row.place.operation {
-            UPDATE => self.update(row),
-            INSERT => self.insert(row),
-            DELETE => self.delete(row),
+            UPDATE => self.update(row.before, row.version),
+            INSERT => Fate::Change(Operation::Insert, row.version),
+            DELETE => deleted(row),
             _ => Fate::Dropped,
         }
     }
 
-    /// The first `count` rows that cannot be judged by what is here: the rest of their transaction must be looked at.
-    #[must_use]
-    pub fn unresolved(&self, count: usize) -> Vec<usize> {
-        let Some(last) = self.rows.last().filter(|_| !self.complete) else { return Vec::new() };
-        let judged = self.rows.iter().enumerate().take(count);
-        let open = judged.filter(|(_, row)| row.place.lsn == last.place.lsn && self.is_open(row));
-        open.map(|(index, _)| index).collect()
-    }
-
-    fn is_open(&self, row: &Raw) -> bool {
-        match row.place.operation {
-            INSERT => renumberable(row) && self.next_update(row).is_none(),
-            DELETE => !self.is_certain(row) && row.exists && self.insert_of(row).is_none(),
-            _ => false,
+    fn update(self, before: Option<i64>, version: i64) -> Fate {
+        match before {
+            Some(before) if version <= before && self.bumped => Fate::Dropped,
+            // Only the renumbering of a re-created row may leave versions out.
+            Some(before) if version > before.saturating_add(1) && self.tombstones => {
+                Fate::Change(Operation::Insert, version)
+            }
+            _ => Fate::Change(Operation::Update, version),
         }
     }
+}
 
-    fn update(&self, row: &Raw) -> Fate {
-        let Some(before) = row.before else { return Fate::Change(Operation::Update, row.version) };
-        if row.version <= before && self.rules.bumped {
-            return Fate::Dropped;
+fn deleted(row: &Raw) -> Fate {
+    Fate::Change(Operation::Delete, row.version.saturating_add(1))
+}
+
+/// Whether a trigger may have renumbered an inserted row: only where there was a tombstone, of another version than the
+/// one before.
+fn renumberable(insert: &Raw) -> bool {
+    insert.tombstone.is_some_and(|tombstone| insert.version != tombstone.saturating_add(1))
+}
+
+/// The rows of one entity in one transaction, in order.
+struct Sequence<'a> {
+    rows: Vec<&'a Raw>,
+    /// Whether no row follows in the transaction.
+    ends: bool,
+    rules: Rules,
+}
+
+impl Sequence<'_> {
+    /// What becomes of each row, and the first that only further rows can judge.
+    fn fates(&self) -> (Vec<Fate>, Option<usize>) {
+        let (mut fates, mut open) = (Vec::with_capacity(self.rows.len()), None);
+        // The version that the row has by what was read so far, where it is known to be there.
+        let mut version = None;
+        while let Some(row) = self.rows.get(fates.len()) {
+            let at = fates.len();
+            let undecided = match row.place.operation {
+                UPDATE => {
+                    fates.push(self.rules.alone(row));
+                    version = Some(row.version);
+                    false
+                }
+                INSERT => self.insert(at, row, &mut version, &mut fates),
+                DELETE => self.delete(at, row, &mut version, &mut fates),
+                _ => {
+                    fates.push(Fate::Dropped);
+                    false
+                }
+            };
+            if undecided && !self.ends {
+                open = open.or(Some(at));
+            }
         }
-        // Only the renumbering of a re-created row may leave versions out.
-        let renumbered = self.rules.tombstones && row.version > before.saturating_add(1);
-        let operation = if renumbered { Operation::Insert } else { Operation::Update };
-        Fate::Change(operation, row.version)
+        (fates, open)
     }
 
-    fn insert(&self, row: &Raw) -> Fate {
-        if self.is_renumbered(row) {
-            return Fate::Dropped;
+    fn insert(&self, at: usize, row: &Raw, version: &mut Option<i64>, fates: &mut Vec<Fate>) -> bool {
+        // The insert of a row that is there is half of an update.
+        let before = version.or_else(|| self.replaced(at, row));
+        if let Some(before) = before {
+            let fate = self.rules.update(Some(before), row.version);
+            fates.push(fate);
+            if self.is(at + 1, DELETE, before) {
+                fates.push(if fate == Fate::Dropped { Fate::Dropped } else { Fate::Trailing });
+            }
+            *version = Some(row.version);
+            return false;
         }
-        match self.delete_of(row) {
-            Some(delete) if delete.version == row.version && self.rules.bumped => Fate::Dropped,
-            Some(_) => Fate::Change(Operation::Update, row.version),
-            None => Fate::Change(Operation::Insert, row.version),
+        *version = Some(row.version);
+        if !renumberable(row) {
+            fates.push(Fate::Change(Operation::Insert, row.version));
+            return false;
+        }
+        // Its trigger comes right behind it.
+        match self.step(at + 1, row.version) {
+            Some(Step { target, rows }) if target > row.version.saturating_add(1) => {
+                fates.push(Fate::Dropped);
+                let told = Fate::Change(Operation::Insert, target);
+                match rows {
+                    Halves::One => fates.push(told),
+                    Halves::DeleteFirst => fates.extend([Fate::Dropped, told]),
+                    Halves::InsertFirst => fates.extend([told, Fate::Trailing]),
+                }
+                *version = Some(target);
+                false
+            }
+            _ => {
+                fates.push(Fate::Change(Operation::Insert, row.version));
+                self.rows.len() <= at + 1
+            }
         }
     }
 
-    fn delete(&self, row: &Raw) -> Fate {
-        let real = Fate::Change(Operation::Delete, row.version.saturating_add(1));
-        if self.is_certain(row) {
-            return real;
+    /// The version that an insert has replaced, when a delete right behind it says so.
+    fn replaced(&self, at: usize, insert: &Raw) -> Option<i64> {
+        let delete = self.rows.get(at + 1).filter(|row| row.place.operation == DELETE)?;
+        let before = delete.version;
+        if before == insert.version {
+            // Inserted and deleted again, unless the trigger's update of a row that was left as it was comes next.
+            let bumped = self.step(at + 2, before).is_some_and(|step| step.target == before.saturating_add(1));
+            return bumped.then_some(before);
         }
-        if self.insert_of(row).is_some() {
-            return Fate::Dropped;
+        (before < insert.version).then_some(before)
+    }
+
+    fn delete(&self, at: usize, row: &Raw, version: &mut Option<i64>, fates: &mut Vec<Fate>) -> bool {
+        let known = version.take();
+        let next = self.rows.get(at + 1);
+        let Some(insert) = next.filter(|next| next.place.operation == INSERT) else {
+            // No delete has happened behind this version, or one has behind the next: the insert that replaced it came
+            // before the place that was read from.
+            let undone = self.rules.tombstones
+                && known.is_none()
+                && ((row.exists && row.tombstone.is_none_or(|t| t <= row.version))
+                    || row.tombstone == Some(row.version.saturating_add(2)));
+            let open = next.is_none() && row.exists && !self.is_certain(row);
+            fates.push(if undone && !self.may_follow(at) { Fate::Trailing } else { deleted(row) });
+            return open;
+        };
+        let next_version = row.version.saturating_add(1);
+        let updated = if insert.version == next_version {
+            !self.is_certain(row)
+        } else if insert.version == row.version {
+            match self.step(at + 2, row.version) {
+                Some(step) => step.target == next_version,
+                // Whether it was left as it was or came back, what follows will say; when nothing does, its tombstone.
+                None if self.rows.len() <= at + 2 && !self.ends => {
+                    fates.push(if self.is_certain(row) { deleted(row) } else { Fate::Dropped });
+                    return !self.is_certain(row);
+                }
+                None => !self.is_certain(row),
+            }
+        } else {
+            // The renumbering of a re-created row whose insert came before the place that was read from.
+            let jump = insert.version > next_version && insert.tombstone == Some(insert.version - 1);
+            jump && insert.version > next_version.saturating_add(1) && self.rules.tombstones
+        };
+        if updated {
+            fates.push(Fate::Dropped);
+            fates.push(self.rules.update(Some(row.version), insert.version));
+            *version = Some(insert.version);
+        } else {
+            fates.push(deleted(row));
         }
-        // No delete has happened behind this version, and the row is there: the insert came before the place that was
-        // read from.
-        let undone = self.rules.tombstones && row.exists && row.tombstone.is_none_or(|t| t <= row.version);
-        if undone { Fate::Dropped } else { real }
+        false
+    }
+
+    /// Whether what follows a row may still be unknown.
+    fn may_follow(&self, at: usize) -> bool {
+        !self.ends && self.rows.len() <= at + 1
     }
 
     /// The step from this version to the next was a delete: it has left its tombstone.
@@ -158,46 +287,35 @@ impl<'a> Window<'a> {
         self.rules.tombstones && delete.tombstone == Some(delete.version.saturating_add(1))
     }
 
-    fn of<'b>(&'b self, row: &'b Raw) -> impl Iterator<Item = &'a Raw> + 'b {
-        self.places.get(&(row.place.lsn, &row.key)).into_iter().flatten().copied()
+    fn is(&self, at: usize, operation: i32, version: i64) -> bool {
+        self.rows.get(at).is_some_and(|row| row.place.operation == operation && row.version == version)
     }
 
-    /// The first update in its transaction that changed the version which an insert has.
-    fn next_update(&self, insert: &Raw) -> Option<&'a Raw> {
-        self.of(insert).find(|row| {
-            row.place > insert.place
-                && row.place.operation == UPDATE
-                && row.before == Some(insert.version)
-                && row.version > insert.version
-        })
-    }
-
-    fn is_renumbered(&self, insert: &Raw) -> bool {
-        renumberable(insert)
-            && self.next_update(insert).is_some_and(|update| update.version > insert.version.saturating_add(1))
-    }
-
-    /// The insert that makes an update of a delete.
-    fn insert_of(&self, delete: &Raw) -> Option<&'a Raw> {
-        self.of(delete).find(|row| row.place.operation == INSERT && self.are_halves(delete, row))
-    }
-
-    /// The delete that makes an update of an insert.
-    fn delete_of(&self, insert: &Raw) -> Option<&'a Raw> {
-        self.of(insert).find(|row| row.place.operation == DELETE && self.are_halves(row, insert))
-    }
-
-    fn are_halves(&self, delete: &Raw, insert: &Raw) -> bool {
-        (insert.version == delete.version || insert.version == delete.version.saturating_add(1))
-            && !self.is_certain(delete)
-            && !self.is_renumbered(insert)
+    /// The update of a version that begins right at a place, however it is logged.
+    fn step(&self, at: usize, before: i64) -> Option<Step> {
+        let row = self.rows.get(at)?;
+        match row.place.operation {
+            UPDATE if row.before == Some(before) => Some(Step { target: row.version, rows: Halves::One }),
+            INSERT if self.is(at + 1, DELETE, before) => Some(Step { target: row.version, rows: Halves::InsertFirst }),
+            DELETE if row.version == before => {
+                let insert = self.rows.get(at + 1).filter(|row| row.place.operation == INSERT)?;
+                Some(Step { target: insert.version, rows: Halves::DeleteFirst })
+            }
+            _ => None,
+        }
     }
 }
 
-/// Whether a trigger may have renumbered an inserted row: only where there was a tombstone, of another version than the
-/// one before.
-fn renumberable(insert: &Raw) -> bool {
-    insert.tombstone.is_some_and(|tombstone| insert.version != tombstone.saturating_add(1))
+/// An update, as it is logged.
+struct Step {
+    target: i64,
+    rows: Halves,
+}
+
+enum Halves {
+    One,
+    DeleteFirst,
+    InsertFirst,
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ type Story<'a> = Vec<(Operation, &'a str, i64)>;
 fn changes(rows: &[Raw], rules: Rules) -> Story<'_> {
     let window = Window::new(rows, &[], true, rules);
     let told = |index: usize| match window.fate(index) {
-        Fate::Dropped => None,
+        Fate::Dropped | Fate::Trailing => None,
         Fate::Change(operation, version) => Some((operation, &*rows[index].key, version)),
     };
     (0..rows.len()).filter_map(told).collect()
@@ -46,7 +46,7 @@ fn check_restarts(rows: &[Raw], rules: Rules, expected: &[(Operation, &str, i64)
     let window = Window::new(rows, &[], true, rules);
     let mut told = 0;
     for index in 0..rows.len() {
-        if window.fate(index) != Fate::Dropped {
+        if matches!(window.fate(index), Fate::Change(..)) {
             told += 1;
             assert_eq!(changes(&rows[index + 1..], rules), expected[told..], "behind row {index}");
         }
@@ -197,9 +197,57 @@ fn edge_14_what_a_page_cannot_judge_is_named_and_nothing_else() {
     assert_eq!(open(&rows, TRIGGERS), [1, 2], "the first transaction is known in full");
     let beyond = [update(2, 9, "a", 1, 5), insert(2, 8, "b", 4, None)];
     let window = Window::new(&rows, &beyond, false, TRIGGERS);
-    assert_eq!(window.unresolved(3), [0; 0]);
+    assert_eq!(window.unresolved(3), [0_usize; 0]);
     assert_eq!([1, 2].map(|index| window.fate(index)), [Fate::Dropped, Fate::Dropped]);
     // And the other way: what follows says nothing of it.
     let window = Window::new(&rows, &[], true, TRIGGERS);
     assert_eq!(window.fate(1), Fate::Change(Operation::Insert, 1));
+}
+
+#[test]
+fn inserted_deleted_and_inserted_again_in_one_transaction() {
+    for tombstone in [2, 7] {
+        let rows = [
+            insert(1, 1, "a", 1, Some(tombstone)),
+            delete(1, 2, "a", 1, Some(tombstone)),
+            insert(1, 3, "a", 1, Some(tombstone)),
+            update(1, 4, "a", 1, 3),
+        ];
+        let expected = [(Operation::Insert, "a", 1), (Operation::Delete, "a", 2), (Operation::Insert, "a", 3)];
+        check_restarts(&rows, TRIGGERS, &expected);
+    }
+}
+
+#[test]
+fn edge_12_every_step_of_a_life_logged_as_delete_and_insert() {
+    // Inserted; updated with its version left, and bumped; deleted and created again with a renumbering; deleted.
+    let t = Some(6);
+    let expected = [
+        (Operation::Insert, "a", 1),
+        (Operation::Update, "a", 2),
+        (Operation::Delete, "a", 3),
+        (Operation::Insert, "a", 4),
+        (Operation::Update, "a", 5),
+        (Operation::Delete, "a", 6),
+    ];
+    let life = |halves: fn(u8, i32, i64, i64) -> [Raw; 2]| {
+        let mut rows = vec![insert(1, 1, "a", 1, t)];
+        rows.extend(halves(2, 1, 1, 1));
+        rows.extend(halves(2, 3, 1, 2));
+        rows.extend([delete(3, 1, "a", 2, t), insert(3, 2, "a", 1, t)]);
+        rows.extend(halves(3, 3, 1, 4));
+        rows.extend(halves(4, 1, 4, 5));
+        rows.push(delete(5, 1, "a", 5, t));
+        rows
+    };
+    check(
+        &life(|tx, n, from, to| [delete(tx, n, "a", from, Some(6)), insert(tx, n + 1, "a", to, Some(6))]),
+        TRIGGERS,
+        &expected,
+    );
+    check(
+        &life(|tx, n, from, to| [insert(tx, n, "a", to, Some(6)), delete(tx, n + 1, "a", from, Some(6))]),
+        TRIGGERS,
+        &expected,
+    );
 }

@@ -162,7 +162,7 @@ async fn edge_23_capture_goes_on_after_a_restart_of_the_server_and_a_killed_conn
     let mut positions = [rig.head(TABLE, CT).await, rig.head(TABLE, CDC).await];
     for (round, demand) in [(1, 1.0), (2, 2.0), (3, 3.0)] {
         let write = if round == 1 { insert(1, demand) } else { update(1, demand) };
-        rig.write(vec![write]).await;
+        rig.again().write(TABLE, vec![write]).await.unwrap();
         for (mode, position) in BOTH.into_iter().zip(&mut positions) {
             match round {
                 2 => rig.server.drop_connections(),
