@@ -318,6 +318,8 @@ fn connect(path: &Path) -> Result<Connection> {
          PRAGMA cache_size = -16000;",
     )?;
     connection.set_prepared_statement_cache_capacity(256);
+    // Copying a database sorts its indexes, and texts are in this order.
+    connection.create_collation("CI", super::repr::compare_text)?;
     Ok(connection)
 }
 
