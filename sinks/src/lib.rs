@@ -5,11 +5,13 @@
 mod cache;
 mod channel;
 mod file;
+mod notification_db;
 mod pubsub;
 mod topic;
 
 pub use cache::CacheConfig;
 pub use file::FileConfig;
+pub use notification_db::NotificationDbConfig;
 pub use pubsub::PubSubConfig;
 pub use topic::TopicConfig;
 
@@ -17,5 +19,10 @@ use smartpulse_pipeline::registry::Registry;
 
 /// Registers every sink of this crate.
 pub fn register(registry: &mut Registry) {
-    registry.sink::<CacheConfig>().sink::<FileConfig>().sink::<PubSubConfig>().sink::<TopicConfig>();
+    registry
+        .sink::<CacheConfig>()
+        .sink::<FileConfig>()
+        .sink::<NotificationDbConfig>()
+        .sink::<PubSubConfig>()
+        .sink::<TopicConfig>();
 }
