@@ -173,14 +173,20 @@ fn layers(options: &LoadOptions, environment: &Chosen, diagnostics: &mut Diagnos
             layers.push(layer);
         }
     }
-    for (name, value) in options.env.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
-        let path = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
+    let variables = options.env.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?, value)));
+    let mut variables: Vec<(&String, String, &String)> = variables
+        .map(|(name, path, value)| (name, path.to_ascii_lowercase().replace("__", "."), value))
+        .collect();
+    variables.sort_by_key(|(_, path, _)| !says_type(path));
+    for (name, path, value) in variables {
         if path != "environment" {
             let source = SourceText::variable(format!("environment variable {name}"), &**value);
             layers.extend(value_layer(&path, value, &source, diagnostics));
         }
     }
-    for set in &options.sets {
+    let mut sets: Vec<&String> = options.sets.iter().collect();
+    sets.sort_by_key(|set| !says_type(set.split_once('=').map_or(set, |(path, _)| path)));
+    for set in sets {
         let Some((path, value)) = set.split_once('=') else {
             let source = SourceText::variable("--set", &**set);
             diagnostics.order(&source);
@@ -198,6 +204,12 @@ fn layers(options: &LoadOptions, environment: &Chosen, diagnostics: &mut Diagnos
         layers.extend(value_layer(path, value, &source, diagnostics));
     }
     layers
+}
+
+/// Whether a path is of what a mapping is: `resources.main_db.type`. Another type replaces the mapping, so that it has to be
+/// said before the keys beside it, in whichever order they were given.
+fn says_type(path: &str) -> bool {
+    path.ends_with(".type") || path.ends_with(".kind")
 }
 
 /// The files of the folder that exist.

@@ -165,6 +165,29 @@ fn a_changed_type_replaces_the_resource_and_the_same_type_merges() {
 }
 
 #[test]
+fn a_type_in_a_variable_or_a_set_is_said_before_the_keys_beside_it() {
+    let expected = ["host", "password"];
+    let keys = |setup: &Setup| {
+        let settings = Settings::load(&setup.options).expect("these settings are right");
+        let resource = &settings.resources["main_db"];
+        assert_eq!(resource.type_name, "sqlserver");
+        let mut keys: Vec<String> =
+            resource.params.as_mapping().unwrap().entries.iter().map(|entry| entry.key.name.to_string()).collect();
+        keys.sort();
+        keys
+    };
+    // As the environment gives them, HOST comes before TYPE.
+    let variable = |key: &str| format!("SMARTPULSE__RESOURCES__MAIN_DB__{key}");
+    let (host, password, kind) = (variable("HOST"), variable("PASSWORD"), variable("TYPE"));
+    let env = [(host.as_str(), "db"), (password.as_str(), "secret"), (kind.as_str(), "sqlserver")];
+    assert_eq!(keys(&setup(&[], &env, &[])), expected, "no path of the built-in sqlite is left");
+    let sets = ["resources.main_db.host=db", "resources.main_db.password=p", "resources.main_db.type=sqlserver"];
+    assert_eq!(keys(&setup(&[], &[], &sets)), expected);
+    let file = "resources:\n  main_db: { type: sqlserver, host: db, password: \"${env:P}\" }\n";
+    assert_eq!(keys(&setup(&[("local.yaml", file)], &[("P", "secret")], &[])), expected);
+}
+
+#[test]
 fn every_layer_reports_its_own_problems_even_those_a_later_layer_hides() {
     let files = [
         ("default.yaml", "cache:\n  l1_ttl_s: soon\n  l1_tll_s: 60\n"),
