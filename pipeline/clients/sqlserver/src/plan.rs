@@ -389,8 +389,7 @@ impl Facts {
                 self.triggers.join(", ")
             ));
         }
-        if !self.has_version() || table.table.tombstones || self.may_be_versioned() {
-        } else {
+        if self.has_version() && !table.table.tombstones && !self.may_be_versioned() {
             notes.push("tombstones need a key of one uniqueidentifier: capture remembers the keys instead".to_owned());
         }
         if !self.absent.is_empty() {

@@ -188,8 +188,8 @@ impl Sequence<'_> {
 
     fn insert(&self, at: usize, row: &Raw, version: &mut Option<i64>, fates: &mut Vec<Fate>) -> bool {
         // The insert of a row that is there is half of an update.
-        let before = version.or_else(|| self.replaced(at, row));
-        if let Some(before) = before {
+        let (replaced, cut) = self.replaced(at, row);
+        if let Some(before) = version.or(replaced) {
             let fate = self.rules.update(Some(before), row.version);
             fates.push(fate);
             if self.is(at + 1, DELETE, before) {
@@ -201,11 +201,11 @@ impl Sequence<'_> {
         *version = Some(row.version);
         if !renumberable(row) {
             fates.push(Fate::Change(Operation::Insert, row.version));
-            return false;
+            return cut;
         }
         // Its trigger comes right behind it.
         match self.step(at + 1, row.version) {
-            Some(Step { target, rows }) if target > row.version.saturating_add(1) => {
+            Found::Step(Step { target, rows }) if target > row.version.saturating_add(1) => {
                 fates.push(Fate::Dropped);
                 let told = Fate::Change(Operation::Insert, target);
                 match rows {
@@ -216,23 +216,29 @@ impl Sequence<'_> {
                 *version = Some(target);
                 false
             }
-            _ => {
+            found => {
                 fates.push(Fate::Change(Operation::Insert, row.version));
-                self.rows.len() <= at + 1
+                cut || matches!(found, Found::Cut)
             }
         }
     }
 
-    /// The version that an insert has replaced, when a delete right behind it says so.
-    fn replaced(&self, at: usize, insert: &Raw) -> Option<i64> {
-        let delete = self.rows.get(at + 1).filter(|row| row.place.operation == DELETE)?;
+    /// The version that an insert has replaced, when a delete right behind it says so; and whether the rows end before
+    /// that can be told.
+    fn replaced(&self, at: usize, insert: &Raw) -> (Option<i64>, bool) {
+        let Some(delete) = self.rows.get(at + 1).filter(|row| row.place.operation == DELETE) else {
+            return (None, false);
+        };
         let before = delete.version;
         if before == insert.version {
             // Inserted and deleted again, unless the trigger's update of a row that was left as it was comes next.
-            let bumped = self.step(at + 2, before).is_some_and(|step| step.target == before.saturating_add(1));
-            return bumped.then_some(before);
+            return match self.step(at + 2, before) {
+                Found::Step(step) if step.target == before.saturating_add(1) => (Some(before), false),
+                Found::Cut => (None, !self.is_certain(delete)),
+                _ => (None, false),
+            };
         }
-        (before < insert.version).then_some(before)
+        ((before < insert.version).then_some(before), false)
     }
 
     fn delete(&self, at: usize, row: &Raw, version: &mut Option<i64>, fates: &mut Vec<Fate>) -> bool {
@@ -254,13 +260,13 @@ impl Sequence<'_> {
             !self.is_certain(row)
         } else if insert.version == row.version {
             match self.step(at + 2, row.version) {
-                Some(step) => step.target == next_version,
+                Found::Step(step) => step.target == next_version,
                 // Whether it was left as it was or came back, what follows will say; when nothing does, its tombstone.
-                None if self.rows.len() <= at + 2 && !self.ends => {
+                Found::Cut if !self.ends => {
                     fates.push(if self.is_certain(row) { deleted(row) } else { Fate::Dropped });
                     return !self.is_certain(row);
                 }
-                None => !self.is_certain(row),
+                _ => !self.is_certain(row),
             }
         } else {
             // The renumbering of a re-created row whose insert came before the place that was read from.
@@ -292,18 +298,34 @@ impl Sequence<'_> {
     }
 
     /// The update of a version that begins right at a place, however it is logged.
-    fn step(&self, at: usize, before: i64) -> Option<Step> {
-        let row = self.rows.get(at)?;
+    fn step(&self, at: usize, before: i64) -> Found {
+        let Some(row) = self.rows.get(at) else { return Found::Cut };
+        let next = self.rows.get(at + 1);
         match row.place.operation {
-            UPDATE if row.before == Some(before) => Some(Step { target: row.version, rows: Halves::One }),
-            INSERT if self.is(at + 1, DELETE, before) => Some(Step { target: row.version, rows: Halves::InsertFirst }),
-            DELETE if row.version == before => {
-                let insert = self.rows.get(at + 1).filter(|row| row.place.operation == INSERT)?;
-                Some(Step { target: insert.version, rows: Halves::DeleteFirst })
+            UPDATE if row.before == Some(before) => Found::Step(Step { target: row.version, rows: Halves::One }),
+            INSERT if self.is(at + 1, DELETE, before) => {
+                Found::Step(Step { target: row.version, rows: Halves::InsertFirst })
             }
-            _ => None,
+            INSERT if next.is_none() => Found::Cut,
+            DELETE if row.version == before => match next {
+                Some(insert) if insert.place.operation == INSERT => {
+                    Found::Step(Step { target: insert.version, rows: Halves::DeleteFirst })
+                }
+                Some(_) => Found::Nothing,
+                None => Found::Cut,
+            },
+            _ => Found::Nothing,
         }
     }
+}
+
+/// What is at a place where an update is looked for.
+enum Found {
+    Step(Step),
+    /// No update.
+    Nothing,
+    /// The rows end before it can be told.
+    Cut,
 }
 
 /// An update, as it is logged.

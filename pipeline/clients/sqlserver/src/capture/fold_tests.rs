@@ -251,3 +251,156 @@ fn edge_12_every_step_of_a_life_logged_as_delete_and_insert() {
         &expected,
     );
 }
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// A life of one row: what the log has of it, and what happened.
+#[derive(Default)]
+struct Life {
+    rows: Vec<Raw>,
+    told: Vec<(Operation, i64)>,
+    version: Option<i64>,
+    tombstone: Option<i64>,
+    transaction: u8,
+    command: i32,
+}
+
+impl Life {
+    fn log(&mut self, operation: i32, before: Option<i64>, version: i64) {
+        self.command += 1;
+        self.rows.push(Raw { before, ..raw(self.transaction, self.command, operation, "a", version) });
+    }
+
+    /// An update, in one of the ways in which it may be logged.
+    fn step(&mut self, dice: &mut Dice, from: i64, to: i64) {
+        match dice.roll(3) {
+            0 => self.log(UPDATE, Some(from), to),
+            1 => {
+                self.log(DELETE, None, from);
+                self.log(INSERT, None, to);
+            }
+            _ => {
+                self.log(INSERT, None, to);
+                self.log(DELETE, None, from);
+            }
+        }
+    }
+
+    fn write(&mut self, dice: &mut Dice) {
+        let choice = dice.roll(4);
+        match self.version {
+            None => {
+                self.log(INSERT, None, 1);
+                let version = self.tombstone.map_or(1, |tombstone| tombstone + 1);
+                if version != 1 {
+                    self.step(dice, 1, version);
+                }
+                self.told.push((Operation::Insert, version));
+                self.version = Some(version);
+            }
+            Some(version) if choice == 0 => {
+                self.log(DELETE, None, version);
+                self.told.push((Operation::Delete, version + 1));
+                (self.version, self.tombstone) = (None, Some(version + 1));
+            }
+            Some(version) => {
+                if choice == 1 {
+                    // Its version was left, and the trigger bumps it.
+                    self.step(dice, version, version);
+                }
+                self.step(dice, version, version + 1);
+                self.told.push((Operation::Update, version + 1));
+                self.version = Some(version + 1);
+            }
+        }
+    }
+
+    /// What a reader sees by now.
+    fn read(mut self) -> Self {
+        for row in self.rows.iter_mut().filter(|row| row.place.operation != UPDATE) {
+            row.tombstone = self.tombstone;
+            row.exists = self.version.is_some();
+        }
+        self
+    }
+
+    fn random(dice: &mut Dice) -> Self {
+        let mut life = Self::default();
+        for transaction in 1..=3 {
+            (life.transaction, life.command) = (transaction, 0);
+            for _ in 0..dice.roll(5) {
+                life.write(dice);
+            }
+        }
+        life.read()
+    }
+}
+
+fn told(rows: &[Raw]) -> Vec<(Operation, i64)> {
+    changes(rows, TRIGGERS).into_iter().map(|(operation, _, version)| (operation, version)).collect()
+}
+
+#[test]
+fn whatever_a_row_went_through_and_however_it_was_logged_it_is_told_as_it_was() {
+    let mut dice = Dice(7);
+    for life in (0..20_000).map(|_| Life::random(&mut dice)) {
+        assert_eq!(told(&life.rows), life.told, "{:#?}", life.rows);
+    }
+}
+
+#[test]
+fn behind_any_change_nothing_is_lost_and_what_comes_again_is_no_news() {
+    let mut dice = Dice(11);
+    for life in (0..20_000).map(|_| Life::random(&mut dice)) {
+        let window = Window::new(&life.rows, &[], true, TRIGGERS);
+        let mut given = 0;
+        for (index, row) in life.rows.iter().enumerate() {
+            let Fate::Change(_, version) = window.fate(index) else { continue };
+            given += 1;
+            // The place of a change is that of its last row.
+            let trailing = (index + 1..life.rows.len()).take_while(|at| window.fate(*at) == Fate::Trailing).count();
+            // Whoever has this version passes over what is not above it.
+            let news: Vec<_> =
+                told(&life.rows[index + 1 + trailing..]).into_iter().filter(|(_, v)| *v > version).collect();
+            let expected = &life.told[given..];
+            let what = |changes: &[(Operation, i64)]| -> Vec<(bool, i64)> {
+                changes.iter().map(|(operation, version)| (*operation == Operation::Delete, *version)).collect()
+            };
+            assert_eq!(what(&news), what(expected), "behind {:?} of {:#?}", row.place, life.rows);
+        }
+    }
+}
+
+#[test]
+fn edge_14_a_page_that_ends_anywhere_is_judged_as_the_whole_once_the_server_was_asked() {
+    let mut dice = Dice(13);
+    for life in (0..20_000).map(|_| Life::random(&mut dice)) {
+        let whole = Window::new(&life.rows, &[], true, TRIGGERS);
+        for end in 1..life.rows.len() {
+            let (page, rest) = life.rows.split_at(end);
+            let open = Window::new(page, &[], false, TRIGGERS).unresolved(end);
+            let beyond: Vec<Raw> = match open.first() {
+                Some(_) => rest.iter().filter(|row| row.place.lsn == page[end - 1].place.lsn).cloned().collect(),
+                None => Vec::new(),
+            };
+            let page_window = Window::new(page, &beyond, !open.is_empty() && beyond.is_empty(), TRIGGERS);
+            // The halves of one update may fall on two pages; whether a row is told, and with what version, may not differ.
+            for index in 0..end.saturating_sub(1) {
+                assert_eq!(
+                    page_window.fate(index),
+                    whole.fate(index),
+                    "row {index} of a page of {end}: {:#?}",
+                    life.rows
+                );
+            }
+        }
+    }
+}
