@@ -1,4 +1,5 @@
--- The embedded database, version 1 (PRAGMA user_version). Names are those of SQL Server's schema; declared
+-- The embedded database, version 2 (PRAGMA user_version). Safe to run again: a file of an older version gets what it lacks
+-- (version 2 brought what notifications need). Names are those of SQL Server's schema; declared
 -- types too, and they keep their meaning here: SQLite gives `uniqueidentifier` and `datetime2(3)` numeric
 -- affinity, under which a text with dashes stays text; `float` becomes REAL; `nvarchar` TEXT; `bigint` INTEGER.
 --
@@ -104,6 +105,69 @@ CREATE TABLE IF NOT EXISTS SysUser (
 ) WITHOUT ROWID;
 
 CREATE INDEX IF NOT EXISTS IX_SysUser_Company ON SysUser (CompanyId, Id);
+
+-- IntegrationType: 0 Web Push, 1 FCM.
+CREATE TABLE IF NOT EXISTS SysUserDeviceInfo (
+    Id                uniqueidentifier NOT NULL PRIMARY KEY,
+    UserId            uniqueidentifier NOT NULL,
+    IntegrationType   int              NOT NULL,
+    Token             nvarchar(4000)   NULL,
+    SubscriptionJson  "nvarchar(max)"  NULL,
+    OSVersion         nvarchar(64)     NULL,
+    CONSTRAINT Id_must_be_lower_case_uuid_text CHECK (
+        typeof(Id) = 'text' AND length(Id) = 36 AND Id GLOB '????????-????-????-????-????????????'
+        AND replace(Id, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT UserId_must_be_lower_case_uuid_text CHECK (
+        typeof(UserId) = 'text' AND length(UserId) = 36 AND replace(UserId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT IntegrationType_must_be_0_or_1 CHECK (IntegrationType IN (0, 1)),
+    CONSTRAINT Token_must_be_at_most_4000_characters CHECK (Token IS NULL OR (typeof(Token) = 'text' AND length(Token) <= 4000)),
+    CONSTRAINT OSVersion_must_be_at_most_64_characters CHECK (OSVersion IS NULL OR (typeof(OSVersion) = 'text' AND length(OSVersion) <= 64))
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS IX_SysUserDeviceInfo_User ON SysUserDeviceInfo (UserId);
+
+CREATE TABLE IF NOT EXISTS Notifications (
+    Id         uniqueidentifier NOT NULL PRIMARY KEY,
+    UserId     uniqueidentifier NOT NULL,
+    Title      nvarchar(200)    NOT NULL,
+    Body       nvarchar(4000)   NOT NULL,
+    Type       nvarchar(64)     NOT NULL,
+    ReadAt     datetime2(3)     NULL,
+    CreatedAt  datetime2(3)     NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    CONSTRAINT Id_must_be_lower_case_uuid_text CHECK (
+        typeof(Id) = 'text' AND length(Id) = 36 AND Id GLOB '????????-????-????-????-????????????'
+        AND replace(Id, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT UserId_must_be_lower_case_uuid_text CHECK (
+        typeof(UserId) = 'text' AND length(UserId) = 36 AND replace(UserId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT Title_must_be_at_most_200_characters CHECK (typeof(Title) = 'text' AND length(Title) <= 200),
+    CONSTRAINT Body_must_be_at_most_4000_characters CHECK (typeof(Body) = 'text' AND length(Body) <= 4000),
+    CONSTRAINT Type_must_be_at_most_64_characters CHECK (typeof(Type) = 'text' AND length(Type) <= 64)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS IX_Notifications_User ON Notifications (UserId, CreatedAt DESC, Id);
+
+CREATE TABLE IF NOT EXISTS NheaMailQueue (
+    Id           uniqueidentifier NOT NULL PRIMARY KEY,
+    ToAddress    nvarchar(320)    NOT NULL,
+    Subject      nvarchar(998)    NOT NULL,
+    BodyHtml     "nvarchar(max)"  NULL,
+    BodyText     "nvarchar(max)"  NULL,
+    Attachments  "nvarchar(max)"  NULL,
+    Status       nvarchar(32)     NOT NULL DEFAULT 'Queued',
+    Attempts     int              NOT NULL DEFAULT 0,
+    LastError    nvarchar(4000)   NULL,
+    CreatedAt    datetime2(3)     NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    SentAt       datetime2(3)     NULL,
+    CONSTRAINT Id_must_be_lower_case_uuid_text CHECK (
+        typeof(Id) = 'text' AND length(Id) = 36 AND Id GLOB '????????-????-????-????-????????????'
+        AND replace(Id, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT ToAddress_must_be_at_most_320_characters CHECK (typeof(ToAddress) = 'text' AND length(ToAddress) <= 320),
+    CONSTRAINT Subject_must_be_at_most_998_characters CHECK (typeof(Subject) = 'text' AND length(Subject) <= 998),
+    CONSTRAINT Status_must_be_at_most_32_characters CHECK (typeof(Status) = 'text' AND length(Status) <= 32),
+    CONSTRAINT LastError_must_be_at_most_4000_characters CHECK (LastError IS NULL OR (typeof(LastError) = 'text' AND length(LastError) <= 4000))
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS IX_NheaMailQueue_Status ON NheaMailQueue (Status, CreatedAt, Id);
 
 -- Which database this is: a position taken in another one, or in this one before it was replaced, is refused.
 CREATE TABLE IF NOT EXISTS smartpulse_database (

@@ -10,6 +10,7 @@ pub mod database;
 pub mod folder;
 pub mod memory;
 mod migrate;
+mod plan;
 pub mod pubsub;
 mod rows;
 mod state_file;

@@ -5,7 +5,7 @@ use prometheus::Registry;
 use rusqlite::Connection;
 use serde_json::json;
 use smartpulse_clients::bus::{Bus, InitialPosition, Outgoing, Subscribe, SubscriptionType};
-use smartpulse_clients::database::{CaptureMode, Database, Poll, Write};
+use smartpulse_clients::database::{CaptureHealth, CaptureMode, Database, Poll, Write};
 use smartpulse_clients::embedded::{
     BusConfig, DataFolder, EmbeddedBus, SqliteConfig, SqliteDatabase, SqliteStore, StateConfig, StateFile,
 };
@@ -13,6 +13,7 @@ use smartpulse_pipeline::error::ErrorKind;
 use smartpulse_pipeline::state::Store;
 use smartpulse_testing::{dead_letter, forecast, uuid, within};
 use std::path::Path;
+use std::time::Duration;
 
 async fn open(folder: &Path) -> SqliteDatabase {
     let database = SqliteDatabase::open("main_db", &SqliteConfig::default(), folder, &Registry::new()).unwrap();
@@ -270,4 +271,61 @@ async fn too_many_dead_letters_hold_the_stream_and_drop_nothing() {
     store.put_dead_letters(&[dead_letter("s", 1)]).await.unwrap();
     assert_eq!(store.remove_dead_letters(&[1]).await.unwrap(), 1);
     store.put_dead_letters(&[dead_letter("s", 3)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SqliteDatabase::open("main_db", &SqliteConfig::default(), folder.path(), &Registry::new()).unwrap();
+    let database = open();
+    database.create_schema().await.unwrap();
+    database.write("Forecasts", vec![Write::Insert { members: forecast(1, 1.0) }]).await.unwrap();
+    drop(database);
+    let other = Connection::open(folder.path().join("main.db")).unwrap();
+    let version: i64 = other.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+    other
+        .execute_batch(
+            "DROP TABLE Notifications; DROP TABLE NheaMailQueue; DROP TABLE SysUserDeviceInfo; PRAGMA user_version = 1",
+        )
+        .unwrap();
+    drop(other);
+
+    let database = open();
+    let error = database.table("Notifications").await.unwrap_err();
+    assert!(error.chain().contains("no table Notifications"), "{}", error.chain());
+    database.create_schema().await.unwrap();
+    assert_eq!(database.scan("Forecasts", None, 10).await.unwrap().len(), 1);
+    let rows = [smartpulse_testing::notification(1, "t")];
+    assert_eq!(database.insert_absent("Notifications", &rows).await.unwrap().inserted, 1);
+    let device = serde_json::json!({ "id": uuid(1), "userId": uuid(2), "integrationType": 1, "osVersion": "17" });
+    let device = [device.as_object().unwrap().clone()];
+    assert_eq!(database.insert_absent("SysUserDeviceInfo", &device).await.unwrap().inserted, 1);
+}
+
+#[tokio::test]
+async fn missing_triggers_are_told_as_stopped_capture_and_the_runway_shrinks_with_the_age_of_what_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SqliteConfig { retention_hours: 1, ..SqliteConfig::default() };
+    let database = SqliteDatabase::open("main_db", &config, folder.path(), &Registry::new()).unwrap();
+    database.create_schema().await.unwrap();
+    let head = database.head("Forecasts", CaptureMode::Cdc).await.unwrap();
+    let hour = Duration::from_secs(3_600);
+    let health = database.capture_health("Forecasts", CaptureMode::Cdc, &head).await.unwrap();
+    assert_eq!(health, CaptureHealth { stopped: None, runway: Some(hour) });
+    database.write("Forecasts", vec![Write::Insert { members: forecast(1, 1.0) }]).await.unwrap();
+    let other = Connection::open(folder.path().join("main.db")).unwrap();
+    let old = "UPDATE cdc_Forecasts_CT SET __commit_time = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-50 minutes')";
+    assert_eq!(other.execute(old, []).unwrap(), 1);
+    let health = database.capture_health("Forecasts", CaptureMode::Cdc, &head).await.unwrap();
+    let minutes = health.runway.unwrap().as_secs() / 60;
+    assert!((8..=10).contains(&minutes), "{minutes}");
+    let net = database.capture_health("Forecasts", CaptureMode::ChangeTracking, &head).await.unwrap();
+    assert_eq!(net.runway, None, "net changes are never cleaned");
+
+    other.execute_batch("DROP TRIGGER Forecasts_log_update").unwrap();
+    let stopped = database.capture_health("Forecasts", CaptureMode::Cdc, &head).await.unwrap().stopped.unwrap();
+    assert!(stopped.contains("Forecasts_log_update"), "{stopped}");
+    let plan = database.capture_plan("Forecasts").await.unwrap();
+    assert!(plan.modes.iter().all(|mode| mode.enabled && !mode.statements.is_empty()), "{plan:?}");
 }

@@ -4,11 +4,12 @@ use crate::{cases, within};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use smartpulse_clients::database::{
-    CaptureMode, Change, ChangePage, ForecastQuery, Poll, Row, SharedDatabase, Write, Written,
+    CaptureMode, Change, ChangePage, ForecastQuery, Inserted, Poll, Row, SharedDatabase, Write, Written,
 };
 use smartpulse_pipeline::error::ErrorKind;
 use smartpulse_pipeline::{Key, Operation, Position};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const TABLE: &str = "Forecasts";
 const BOTH: [CaptureMode; 2] = [CaptureMode::ChangeTracking, CaptureMode::Cdc];
@@ -46,6 +47,11 @@ pub async fn database_suite<F: DatabaseFixture>(make: impl Fn() -> F) {
         a_failed_write_leaves_nothing,
         unknown_names_are_refused_with_the_known_ones,
         lists_are_newest_first_filtered_and_paged,
+        rows_are_inserted_where_absent_and_a_repetition_changes_nothing,
+        of_rows_with_one_id_the_first_counts,
+        a_poisoned_row_is_rejected_and_none_of_its_batch_goes_in,
+        inserted_rows_of_a_captured_table_are_captured,
+        capture_says_how_it_is_doing_and_what_it_needs,
     );
 }
 
@@ -71,6 +77,27 @@ pub fn company_forecast(id: u64, company: u64, date: &str, demand: f64) -> Map<S
         "id": uuid(id), "companyId": uuid(company), "productionUnitId": uuid(company + 1_000),
         "forecastDate": date, "demand": demand, "supply": null, "confidenceLevel": 0.9, "status": "Draft",
         "createdAt": "2016-01-01T00:00:00.000Z", "updatedAt": "2016-01-01T00:00:00.000Z",
+    });
+    members.as_object().cloned().expect("an object")
+}
+
+/// The members of a row of `Notifications`.
+///
+/// # Panics
+/// Never: the members are an object.
+#[must_use]
+pub fn notification(id: u64, title: &str) -> Map<String, Value> {
+    let members = json!({
+        "id": uuid(id), "userId": uuid(7), "title": title, "body": "B\u{f6}dy \u{1f300}", "type": "ForecastCompleted",
+        "readAt": null, "createdAt": "2016-01-02T03:04:05.678Z",
+    });
+    members.as_object().cloned().expect("an object")
+}
+
+fn mail(id: u64, to: &str) -> Map<String, Value> {
+    let members = json!({
+        "id": uuid(id), "toAddress": to, "subject": "Hello", "bodyHtml": "<p>x</p>".repeat(2_000), "bodyText": null,
+        "attachments": null, "createdAt": "2016-01-02T03:04:05.678Z",
     });
     members.as_object().cloned().expect("an object")
 }
@@ -448,4 +475,131 @@ async fn lists_are_newest_first_filtered_and_paged(fixture: impl DatabaseFixture
         ..all
     };
     assert_eq!(list(day).await, (4, vec![4, 5, 6, 7]));
+}
+
+/// All rows of a table as documents, by key.
+async fn rows(database: &SharedDatabase, table: &str) -> Vec<Value> {
+    let rows = database.scan(table, None, 10_000).await.unwrap();
+    rows.iter().map(|row| serde_json::from_slice(&row.document).unwrap()).collect()
+}
+
+async fn rows_are_inserted_where_absent_and_a_repetition_changes_nothing(fixture: impl DatabaseFixture) {
+    let database = fixture.open().await;
+    assert_eq!(database.insert_absent("Notifications", &[]).await.unwrap(), Inserted::default());
+    // Few, and so many that they go in bulk where the database can.
+    for (first, count) in [(1_000, 3_u64), (2_000, 700)] {
+        let batch: Vec<_> = (first..first + count).map(|id| notification(id, &format!("n{id}"))).collect();
+        let count = usize::try_from(count).unwrap();
+        let all = Inserted { inserted: count, present: 0 };
+        assert_eq!(database.insert_absent("Notifications", &batch).await.unwrap(), all);
+        let none = Inserted { inserted: 0, present: count };
+        assert_eq!(database.insert_absent("Notifications", &batch).await.unwrap(), none, "as after a crash");
+        let expected: Vec<Value> = batch.into_iter().map(Value::Object).collect();
+        let kept = rows(&database, "Notifications").await;
+        assert_eq!(kept[kept.len() - count..], expected);
+    }
+    // What is there stays as it is, and what is not goes in beside it.
+    let mut mixed: Vec<_> = (1_000..1_020).map(|id| notification(id, "another title")).collect();
+    mixed.rotate_left(7);
+    let outcome = database.insert_absent("Notifications", &mixed).await.unwrap();
+    assert_eq!(outcome, Inserted { inserted: 17, present: 3 });
+    let kept = rows(&database, "Notifications").await;
+    assert_eq!((kept[0]["title"].as_str(), kept[3]["title"].as_str()), (Some("n1000"), Some("another title")));
+
+    // Columns that are left out have their defaults.
+    for (first, count) in [(1, 2_u64), (100, 40)] {
+        let batch: Vec<_> = (first..first + count).map(|id| mail(id, "a@example.org")).collect();
+        database.insert_absent("NheaMailQueue", &batch).await.unwrap();
+    }
+    let mails = rows(&database, "NheaMailQueue").await;
+    assert_eq!(mails.len(), 42);
+    for mail in mails {
+        assert_eq!((mail["status"].as_str(), mail["attempts"].as_i64()), (Some("Queued"), Some(0)));
+        assert_eq!(mail["bodyHtml"].as_str().map(str::len), Some(16_000));
+        assert_eq!(mail["sentAt"], Value::Null);
+    }
+}
+
+async fn of_rows_with_one_id_the_first_counts(fixture: impl DatabaseFixture) {
+    let database = fixture.open().await;
+    for (base, count) in [(1, 4_u64), (100, 30)] {
+        let mut batch: Vec<_> = (base..base + count).map(|id| notification(id, "first")).collect();
+        batch.extend((base..base + count).map(|id| notification(id, "second")));
+        let mut upper = notification(base, "third");
+        upper["id"] = json!(uuid(base).to_uppercase());
+        batch.push(upper);
+        let count = usize::try_from(count).unwrap();
+        let outcome = database.insert_absent("Notifications", &batch).await.unwrap();
+        assert_eq!(outcome, Inserted { inserted: count, present: count + 1 });
+    }
+    assert!(rows(&database, "Notifications").await.iter().all(|row| row["title"] == "first"));
+}
+
+async fn a_poisoned_row_is_rejected_and_none_of_its_batch_goes_in(fixture: impl DatabaseFixture) {
+    let database = fixture.open().await;
+    database.insert_absent("Notifications", &[notification(1, "kept")]).await.unwrap();
+    let poison: [(&str, Value); 6] = [
+        ("title", json!("x".repeat(201))),
+        ("userId", json!("no uuid")),
+        ("createdAt", json!("yesterday")),
+        ("title", Value::Null),
+        ("id", Value::Null),
+        ("body", json!(5)),
+    ];
+    for count in [3_u64, 50] {
+        for (member, value) in &poison {
+            let mut batch: Vec<_> = (10..10 + count).map(|id| notification(id, "good")).collect();
+            batch[2][*member] = value.clone();
+            let error = database.insert_absent("Notifications", &batch).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Rejected, "{member} {value}: {}", error.chain());
+            assert_eq!(rows(&database, "Notifications").await.len(), 1, "{member}");
+            // Alone it says why, and its neighbours go in.
+            let alone = database.insert_absent("Notifications", &batch[2..3]).await.unwrap_err();
+            assert_eq!(alone.kind(), ErrorKind::Rejected, "{member} {value}: {}", alone.chain());
+        }
+        let mut unknown = notification(10, "good");
+        unknown.insert("colour".into(), json!("red"));
+        let error = database.insert_absent("Notifications", &[unknown]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(error.chain().contains("colour"), "{}", error.chain());
+    }
+    let good = [notification(10, "good"), notification(11, "good")];
+    assert_eq!(database.insert_absent("Notifications", &good).await.unwrap().inserted, 2);
+}
+
+async fn inserted_rows_of_a_captured_table_are_captured(fixture: impl DatabaseFixture) {
+    let database = fixture.open().await;
+    write(&database, insert(5, 1.0)).await;
+    write(&database, delete(5)).await;
+    let head = database.head(TABLE, CaptureMode::Cdc).await.unwrap();
+    let batch: Vec<_> = (1..=20).map(|id| forecast(id, 1.0)).collect();
+    assert_eq!(database.insert_absent(TABLE, &batch).await.unwrap().inserted, 20);
+    assert_eq!(database.insert_absent(TABLE, &batch).await.unwrap().present, 20);
+    let (changes, _) = all(&database, CaptureMode::Cdc, &head).await;
+    let told: BTreeMap<Key, i64> = changes.iter().map(|change| (change.key.clone(), change.version)).collect();
+    assert_eq!(told.len(), 20);
+    for (key, version) in told {
+        let expected = if *key == *uuid(5) { 3 } else { 1 };
+        assert_eq!(version, expected, "{key} goes on behind its tombstone");
+    }
+}
+
+async fn capture_says_how_it_is_doing_and_what_it_needs(fixture: impl DatabaseFixture) {
+    let database = fixture.open().await;
+    for mode in BOTH {
+        let head = database.head(TABLE, mode).await.unwrap();
+        let health = within("the health", database.capture_health(TABLE, mode, &head)).await.unwrap();
+        assert_eq!(health.stopped, None, "{mode:?}");
+        assert!(health.runway.is_none_or(|runway| runway > Duration::from_secs(3_600)), "{mode:?}: {health:?}");
+    }
+    let plan = database.capture_plan(TABLE).await.unwrap();
+    assert_eq!(plan.table, TABLE);
+    assert!(!plan.server.is_empty());
+    for mode in BOTH {
+        let of = plan.modes.iter().find(|plan| plan.mode == mode).unwrap();
+        assert!(of.enabled && !of.latency_floor.is_empty() && !of.loses.is_empty(), "{of:?}");
+        assert_eq!((&of.missing_rights, &of.statements), (&Vec::new(), &Vec::new()), "everything is as it should be");
+    }
+    let plan = database.capture_plan("Notifications").await.unwrap();
+    assert!(plan.modes.iter().all(|mode| !mode.enabled && !mode.statements.is_empty()), "{plan:?}");
 }

@@ -23,7 +23,7 @@ pub mod redis;
 mod store;
 
 pub use bus::{BusFixture, bus_suite};
-pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, uuid};
+pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, notification, uuid};
 pub use ledger::{LedgerFixture, ledger_suite};
 pub use memory_ledger::MemoryLedger;
 pub use proxy::{FaultProxy, Flow};

@@ -99,6 +99,25 @@ pub(super) fn changes(
     Ok(Poll::Changes(ChangePage { changes, next, more }))
 }
 
+/// When the first change after a position was committed, as far as the log goes; none when there is no such change.
+///
+/// # Errors
+/// Rejected when the table is not captured.
+pub(super) fn next_commit(
+    connection: &mut Connection,
+    info: &TableInfo,
+    after: &Position,
+) -> Result<Option<Timestamp>, Failure> {
+    let transaction = connection.transaction()?;
+    // Of a position that is lost already: the oldest that is left.
+    let from = Edges::read(&transaction, info)?.check(CaptureMode::Cdc, after).unwrap_or(0);
+    let log = quote(&format!("cdc_{}_CT", info.table.name));
+    let sql = format!("SELECT __commit_time FROM {log} WHERE __seq > ?1 ORDER BY __seq LIMIT 1");
+    let mut statement = transaction.prepare_cached(&sql)?;
+    let mut rows = statement.query([from])?;
+    rows.next()?.map(|row| commit_time(row, 0)).transpose()
+}
+
 /// Cleans one step of the log: what is older than `before` or beyond the newest `rows_max`. True when there may be more.
 ///
 /// # Errors

@@ -11,15 +11,18 @@
 //! Concurrency: WAL; one writer connection, `readers` for reads, one for capture. Another process that
 //! holds the write lock is waited for, 5 s at most. Reads never wait for writers.
 //!
-//! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `scan`, `get`, `list`, `write`, `clean`.
+//! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `health`, `plan`, `tombstones`, `scan`, `get`, `list`,
+//! `write`, `insert`, `clean`.
 
 use super::capture::{self, CaptureSlot};
 use super::connection::{Failure, Opener, Pool, Synchronous};
 use super::migrate;
+use super::plan;
 use super::rows::{Catalogue, TableInfo};
-use super::statements::{self, list, read_row, write_one};
+use super::statements::{self, insert_absent, list, read_row, write_one};
 use crate::database::{
-    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone, Write, Written,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone,
+    Write, Written,
 };
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
@@ -27,12 +30,13 @@ use prometheus::Registry;
 use rusqlite::{Connection, TransactionBehavior};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use smartpulse_pipeline::error::{Error, Result};
+use serde_json::{Map, Value};
+use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use smartpulse_pipeline::{Key, Position, Timestamp};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often the log is looked at for rows to clean. One step cleans 2,000 rows and the next follows at once while
 /// there are more, so that this bounds idle cost, not the speed of cleaning.
@@ -287,16 +291,52 @@ impl Database for SqliteDatabase {
         self.read("list", "Forecasts", move |connection, info| list(connection, info, &query)).await
     }
 
-    async fn capture_health(&self, _table: &str, _mode: CaptureMode, _position: &Position) -> Result<CaptureHealth> {
-        Ok(CaptureHealth { stopped: None, runway: None })
+    async fn capture_health(&self, table: &str, mode: CaptureMode, position: &Position) -> Result<CaptureHealth> {
+        let position = position.clone();
+        let retention = Duration::from_secs(u64::from(self.config.retention_hours) * 3_600);
+        self.read("health", table, move |connection, info| {
+            let stopped = plan::missing_triggers(connection, info)?;
+            let oldest = capture::next_commit(connection, info, &position)?;
+            // Net changes are never cleaned.
+            let runway = (mode == CaptureMode::Cdc).then(|| match oldest {
+                Some(time) => retention.saturating_sub(Duration::from_millis(Timestamp::now().millis_since(time))),
+                None => retention,
+            });
+            Ok(CaptureHealth { stopped, runway })
+        })
+        .await
     }
 
-    async fn capture_plan(&self, _table: &str) -> Result<CapturePlan> {
-        Err(Error::fatal("not yet"))
+    async fn capture_plan(&self, table: &str) -> Result<CapturePlan> {
+        let retention = Duration::from_secs(u64::from(self.config.retention_hours) * 3_600);
+        let rows_max = self.config.log_rows_max;
+        self.read("plan", table, move |connection, info| plan::plan(connection, info, retention, rows_max)).await
     }
 
-    async fn insert_absent(&self, _table: &str, _rows: &[serde_json::Map<String, serde_json::Value>]) -> Result<Inserted> {
-        Err(Error::fatal("not yet"))
+    async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted> {
+        let start = Instant::now();
+        let (catalogue, name, rows) = (Arc::clone(&self.catalogue), table.to_owned(), rows.to_vec());
+        let result = self
+            .writer
+            .run("insert", move |connection| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let info = catalogue.get(&transaction, &name)?;
+                let mut outcome = Inserted::default();
+                for (number, row) in rows.iter().enumerate() {
+                    match insert_absent(&transaction, &info, row).map_err(|failure| in_row(failure, number, &name))? {
+                        true => outcome.inserted += 1,
+                        false => outcome.present += 1,
+                    }
+                }
+                transaction.commit()?;
+                Ok(outcome)
+            })
+            .await;
+        self.metrics.observe("insert", start);
+        if result.is_ok() && self.config.captured_tables.iter().any(|t| t == table) {
+            self.clean_when_due(table).await;
+        }
+        result
     }
 
     async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>> {
@@ -318,5 +358,16 @@ impl Database for SqliteDatabase {
             self.clean_when_due(table).await;
         }
         result
+    }
+}
+
+/// A row that is at fault, by its place in the batch.
+fn in_row(failure: Failure, number: usize, table: &str) -> Failure {
+    let error = failure.into_error("insert");
+    match error.kind() {
+        ErrorKind::Rejected => {
+            Failure::Own(Error::rejected(format!("row {number} cannot be inserted into {table}")).because(error))
+        }
+        _ => Failure::Own(error),
     }
 }

@@ -9,9 +9,6 @@ use super::rows::{TableInfo, is_identifier, quote};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use smartpulse_pipeline::error::Error;
 
-/// The version of `schema.sql`.
-const SCHEMA_VERSION: i64 = 1;
-
 const SCHEMA: &str = include_str!("../../../../config/sql/sqlite/schema.sql");
 const CAPTURE: &str = include_str!("../../../../config/sql/sqlite/capture.sql");
 
@@ -43,8 +40,8 @@ pub(super) fn migrate(connection: &mut Connection, what: &str, scripts: &[&str])
 /// # Errors
 /// Fatal for a later schema version, or for a captured table that is not there or lacks what capture needs.
 pub(super) fn create_schema(connection: &mut Connection, captured: &[String]) -> Result<(), Failure> {
-    const { assert!(SCHEMA_VERSION == 1, "one script per version") };
-    migrate(connection, "the database", &[SCHEMA])?;
+    // One script that makes whatever is missing leads from each version to the next: so far they only add tables.
+    migrate(connection, "the database", &[SCHEMA; 2])?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for name in captured {
         ensure_capture(&transaction, name)?;

@@ -120,6 +120,26 @@ pub(super) fn write_one(connection: &Connection, info: &TableInfo, write: &Write
     }
 }
 
+/// Inserts a row unless its key is there; whether it did.
+pub(super) fn insert_absent(
+    connection: &Connection,
+    info: &TableInfo,
+    members: &Map<String, Value>,
+) -> Result<bool, Failure> {
+    let values = info.values(members)?;
+    if !values.iter().any(|(column, value)| *column == info.key_name && *value != SqlValue::Null) {
+        let message = format!("a row of {} needs its key {}", info.table.name, info.key_name);
+        return Err(Failure::Own(Error::rejected(message)));
+    }
+    let columns: Vec<String> = values.iter().map(|(column, _)| quote(column)).collect();
+    let holes = vec!["?"; columns.len()].join(", ");
+    let (table, key) = (quote(&info.table.name), quote(&info.key_name));
+    let columns = columns.join(", ");
+    let sql = format!("INSERT INTO {table} ({columns}) VALUES ({holes}) ON CONFLICT ({key}) DO NOTHING");
+    let inserted = connection.prepare_cached(&sql)?.execute(params_from_iter(values.iter().map(|(_, value)| value)))?;
+    Ok(inserted > 0)
+}
+
 fn insert(connection: &Connection, info: &TableInfo, members: &Map<String, Value>) -> Result<Written, Failure> {
     let values = info.values(members)?;
     let key = values.iter().find(|(column, _)| *column == info.key_name).map(|(_, value)| value);
