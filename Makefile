@@ -5,7 +5,7 @@ demo: ## see real forecasts change in a database and arrive at an API
 	cargo run --quiet -p smartpulse -- demo
 
 test: ## all tests; gets Redis, protoc and Pulsar where it may, and says what it skips
-	bash pipeline/testing/prepare.sh cargo test --workspace
+	bash pipeline/testing/prepare.sh cargo test --workspace --features smartpulse/full
 
 bench: ## measure, on one processor; YEAR=<csv.gz> uses the year of real data
 	taskset -c 0 cargo bench -p smartpulse-benches

@@ -302,6 +302,23 @@ impl SourceConfig for CdcConfig {
 }
 
 impl CdcConfig {
+    /// The database resource.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The names of the captured tables.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().map(String::as_str)
+    }
+
+    /// How they are to be captured.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// The mode that a table is captured in.
     fn mode_of(&self, table: &database::Table) -> Result<CaptureMode> {
         let enabled = |mode| table.capture.contains(&mode);

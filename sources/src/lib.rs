@@ -10,7 +10,7 @@ mod pubsub;
 pub mod real_data;
 mod topic;
 
-pub use cdc::{CdcConfig, request_resnapshot};
+pub use cdc::{CdcConfig, Mode as CdcMode, request_resnapshot};
 pub use data_changed::DataChangedConfig;
 pub use file::FileConfig;
 pub use player::{PlayerConfig, load_week};

@@ -47,6 +47,17 @@ Examples:
 Every problem of every file is reported at once, with its place and the nearest valid spelling. No socket, file or
 folder is opened. Exit codes: 0 all are right, 2 something is wrong.";
 
+const PLAN_HELP: &str = "\
+Examples:
+  smartpulse plan config/pipelines/capture.yaml
+  smartpulse plan config/pipelines/*.yaml --json | jq -r '.[].plan.modes[].statements[]'
+
+Connects to the databases that the pipelines capture from, and writes nothing. For each captured table it says which modes
+are enabled, which one would be taken, what each loses and how late it is, which rights are missing, and which statements
+somebody with the rights must run, in their order.
+
+Exit codes: 0 everything is as it should be, 1 something has to be done first, 2 wrong configuration.";
+
 const LIST_HELP: &str = "\
 Examples:
   smartpulse list                    every type of this build, in a line each
@@ -77,6 +88,14 @@ Examples:
 
 A running graph takes it up within a second, another at its next start. Rows that are sent again heal what is behind
 and notify nobody.";
+
+#[cfg(feature = "stand-in")]
+const SQLSERVER_HELP: &str = "\
+Examples:
+  smartpulse dev sqlserver
+  smartpulse dev sqlserver --listen 127.0.0.1:14330 --data /tmp/stand-in
+
+It prints the settings that make the same pipelines run on it, and runs until Ctrl-C.";
 
 const DLQ_HELP: &str = "\
 Examples:
@@ -142,6 +161,16 @@ pub enum Command {
         /// Pipeline files
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+    /// Say what capturing a pipeline's tables needs and gives; connects, and writes nothing
+    #[command(after_help = PLAN_HELP)]
+    Plan {
+        /// Pipeline files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// One JSON array, for programs
+        #[arg(long)]
+        json: bool,
     },
     /// Print a pipeline as a Mermaid flowchart
     Graph {
@@ -310,6 +339,17 @@ pub enum DevCommand {
         /// Where to write
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
+    },
+    /// Start the stand-in for SQL Server, with the schema and the week of real data; for trials, never for production
+    #[cfg(feature = "stand-in")]
+    #[command(after_help = SQLSERVER_HELP)]
+    Sqlserver {
+        /// Where it listens
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1433")]
+        listen: std::net::SocketAddr,
+        /// Where its data is kept; without it the data ends with the process
+        #[arg(long, value_name = "FOLDER")]
+        data: Option<PathBuf>,
     },
     /// Create what is missing of the schema of `main_db`: tables, triggers and capture
     Database {

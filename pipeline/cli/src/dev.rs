@@ -19,6 +19,8 @@ const PROGRESS: &str = "  {bar:30} {human_pos} of {human_len} revisions  {per_se
 pub fn dev(args: &SettingsArgs, command: &DevCommand) -> Result<(), Failure> {
     match command {
         DevCommand::Database { week } => database(args, *week),
+        #[cfg(feature = "stand-in")]
+        DevCommand::Sqlserver { listen, data } => crate::stand_in::sqlserver(args, *listen, data.as_deref()),
         DevCommand::Revisions { input, output } => revisions(input.as_deref(), output),
     }
 }

@@ -13,6 +13,8 @@ pub enum Failure {
     Configuration(Box<Diagnostics>),
     /// Something failed while it ran.
     Run(anyhow::Error),
+    /// The answer was no, and has been printed.
+    Told,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
                 }
                 ExitCode::FAILURE
             }
+            Self::Told => ExitCode::FAILURE,
         }
     }
 }

@@ -12,9 +12,10 @@
 //! | `engine` | graphs from start to end: API, signals, drain, summary |
 //! | `run`, `demo` | what is run, and what is shown meanwhile |
 //! | `validate`, `graph`, `list`, `schema` | answers that need nothing but the files |
+//! | `plan` | what capture needs, asked of the databases |
 //! | `position`, `dlq` | answers from the data folder, beside a running graph |
 //! | `token` | a bearer token for development |
-//! | `dev` | files for trials and benches |
+//! | `dev`, `stand_in` | files, databases and a server for trials and benches |
 //! | `reading`, `summary` | numbers of the process's own metrics, and the table at the end |
 //! | `screen`, `logging`, `style` | lines that do not tear the block below them; looks |
 //! | `signals`, `failure` | how the program ends |
@@ -29,6 +30,7 @@ mod graph;
 mod home;
 mod list;
 mod logging;
+mod plan;
 mod position;
 mod reading;
 mod run;
@@ -37,6 +39,8 @@ mod screen;
 mod serve;
 mod setup;
 mod signals;
+#[cfg(feature = "stand-in")]
+mod stand_in;
 mod style;
 mod summary;
 mod token;
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
     let outcome = match &command {
         Command::Run(args) => run::run(&settings, args),
         Command::Validate { files } => validate::validate(&settings, files),
+        Command::Plan { files, json } => plan::plan(&settings, files, *json),
         Command::Graph { file } => graph::graph(&settings, file),
         Command::List { what, type_name } => list::list(what.as_deref(), type_name.as_deref()),
         Command::Schema { of } => schema::schema(*of),

@@ -24,6 +24,8 @@ pub fn registry() -> Registry {
     smartpulse_operators::register(&mut registry);
     smartpulse_sinks::register(&mut registry);
     smartpulse_clients::resources::register(&mut registry);
+    #[cfg(feature = "sqlserver")]
+    smartpulse_sqlserver::register(&mut registry);
     smartpulse_cache::register(&mut registry);
     #[cfg(feature = "redis")]
     smartpulse_redis::register(&mut registry);

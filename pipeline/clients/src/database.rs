@@ -8,12 +8,12 @@
 //! - A position taken by [`Database::head`] *before* a scan, and streamed from after it, misses nothing.
 //! - Documents of one row are spelled identically (same bytes) by scan, capture and read.
 
+use crate::ledger::SharedLedger;
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use crate::ledger::SharedLedger;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::{Key, Operation, Position, Timestamp};
 use std::sync::Arc;

@@ -17,8 +17,8 @@ mod ledger;
 mod memory_ledger;
 mod probe;
 mod proxy;
-pub mod pulsar;
 mod pubsub;
+pub mod pulsar;
 pub mod redis;
 mod store;
 
@@ -26,8 +26,8 @@ pub use bus::{BusFixture, bus_suite};
 pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, notification, uuid};
 pub use ledger::{LedgerFixture, ledger_suite};
 pub use memory_ledger::MemoryLedger;
-pub use proxy::{FaultProxy, Flow};
 pub use probe::{Graph, Probe, Rig, SharedProbe, event};
+pub use proxy::{FaultProxy, Flow};
 pub use pubsub::{PubSubFixture, pubsub_suite};
 pub use store::{StoreFixture, dead_letter, store_suite};
 

@@ -125,6 +125,9 @@ struct State {
     failing_since: Option<Instant>,
     /// When the ledger ceased to answer.
     ledger_away_since: Option<Instant>,
+    /// Since when nothing was captured, where the lease has ended under a poll and it is not known yet why: poll and keeper
+    /// notice its end at one moment, and whether the ledger is away is for the keeper to say.
+    ended_since: Option<Instant>,
     /// When a poll last found everything captured.
     caught_up: Option<Instant>,
     /// Where the stream is.
@@ -155,7 +158,8 @@ impl Signals {
     pub(super) fn lease_ended(&self) {
         let mut state = self.state();
         if state.ledger_away_since.is_none() {
-            state.polling_since = None;
+            let polling_since = state.polling_since.take();
+            state.ended_since = polling_since.or_else(|| Some(Instant::now()));
         } else if state.failing_since.is_none() {
             state.failing_since = state.ledger_away_since;
             self.interruptions.inc();
@@ -165,13 +169,14 @@ impl Signals {
     /// Another instance captures the table.
     pub(super) fn standing_by(&self) {
         let mut state = self.state();
-        (state.ledger_away_since, state.polling_since, state.failing_since) = (None, None, None);
+        (state.ledger_away_since, state.polling_since) = (None, None);
+        (state.failing_since, state.ended_since) = (None, None);
     }
 
     /// A poll succeeded: for how long capture was interrupted, where it was.
     pub(super) fn poll_succeeded(&self) -> Option<Duration> {
         let mut state = self.state();
-        state.polling_since = None;
+        (state.polling_since, state.ended_since) = (None, None);
         state.failing_since.take().map(|since| since.elapsed())
     }
 
@@ -192,8 +197,14 @@ impl Signals {
     }
 
     pub(super) fn ledger_is_away(&self) {
-        let now = Instant::now();
-        self.state().ledger_away_since.get_or_insert(now);
+        let mut state = self.state();
+        state.ledger_away_since.get_or_insert_with(Instant::now);
+        if let Some(since) = state.ended_since.take()
+            && state.failing_since.is_none()
+        {
+            state.failing_since = Some(since);
+            self.interruptions.inc();
+        }
     }
 
     pub(super) fn ledger_answers(&self) {
@@ -272,5 +283,45 @@ pub(super) async fn watch(table: Arc<Table>) {
                 () = tokio::time::sleep(TICK) => table.signals.tick(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signals() -> Signals {
+        let families = Families::register("p", "c", &Registry::new()).unwrap();
+        families.table("T", Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_lease_that_ends_with_the_ledger_away_interrupts_capture_whoever_notices_first() {
+        for poll_first in [true, false] {
+            let signals = signals();
+            signals.poll_begins();
+            if poll_first {
+                signals.lease_ended();
+                signals.ledger_is_away();
+            } else {
+                signals.ledger_is_away();
+                signals.lease_ended();
+            }
+            signals.ledger_is_away();
+            assert_eq!(signals.interruptions.get(), 1, "{poll_first}");
+            signals.ledger_answers();
+            assert!(signals.poll_succeeded().is_some(), "{poll_first}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_another_took_is_no_interruption() {
+        let signals = signals();
+        signals.poll_begins();
+        signals.lease_ended();
+        signals.standing_by();
+        signals.ledger_is_away();
+        assert_eq!(signals.interruptions.get(), 0);
+        assert!(signals.poll_succeeded().is_none());
     }
 }

@@ -92,7 +92,8 @@ fn what_is_sent_carries_no_value() {
     for (name, sql) in all().iter().filter(|(name, _)| !whole(name)) {
         // Texts in quotes are names from the catalogue's own tables.
         for text in sql.split('\'').skip(1).step_by(2) {
-            let known = ["cdc", "_versions_delete", "_truncate_guard"].contains(&text) || captured::NAMES.contains(&text);
+            let known =
+                ["cdc", "_versions_delete", "_truncate_guard"].contains(&text) || captured::NAMES.contains(&text);
             assert!(known, "{name}: {text:?}");
         }
     }

@@ -78,10 +78,7 @@ mod tests {
         let column = Column { name: "a".to_owned(), sql_type: SqlType::Int, nullable: true, identity: false };
         let expected = [column];
         let mut start = vec![COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x26, 4, 1, 97, 0];
-        assert_eq!(
-            read(&[&start[..], &[ROW, 4, 7, 0, 0, 0, DONE]].concat(), &expected),
-            Ok(vec![vec![Value::Int(7)]])
-        );
+        assert_eq!(read(&[&start[..], &[ROW, 4, 7, 0, 0, 0, DONE]].concat(), &expected), Ok(vec![vec![Value::Int(7)]]));
         assert!(read(&start, &expected).is_err(), "there is no end");
         start.push(ROW);
         for length in 0..40 {
