@@ -174,9 +174,8 @@ fn layers(options: &LoadOptions, environment: &Chosen, diagnostics: &mut Diagnos
         }
     }
     let variables = options.env.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?, value)));
-    let mut variables: Vec<(&String, String, &String)> = variables
-        .map(|(name, path, value)| (name, path.to_ascii_lowercase().replace("__", "."), value))
-        .collect();
+    let mut variables: Vec<(&String, String, &String)> =
+        variables.map(|(name, path, value)| (name, path.to_ascii_lowercase().replace("__", "."), value)).collect();
     variables.sort_by_key(|(_, path, _)| !says_type(path));
     for (name, path, value) in variables {
         if path != "environment" {
