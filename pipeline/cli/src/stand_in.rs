@@ -12,14 +12,11 @@ use anyhow::{Context, anyhow};
 use smartpulse_clients::database::Database;
 use smartpulse_sqlserver::config::SqlServerConfig;
 use smartpulse_sqlserver::database::SqlServerDatabase;
-use smartpulse_stand_in::engine::Engine;
-use smartpulse_stand_in::server::{Options, Sessions, StandIn};
-use smartpulse_stand_in::session::Message;
+use smartpulse_stand_in::server::{Options, StandIn};
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The file's name in the folder of `--data`.
@@ -56,37 +53,24 @@ pub fn sqlserver(args: &SettingsArgs, listen: SocketAddr, data: Option<&Path>) -
     Ok(())
 }
 
-fn start(options: Options, data: Option<&Path>) -> Result<StandIn, Failure> {
-    let engine = match data {
-        Some(folder) => {
-            let cannot = || format!("the stand-in cannot keep its data in {}", setup::shown(folder));
-            std::fs::create_dir_all(folder).with_context(cannot)?;
-            Engine::open(&folder.join(FILE_NAME)).with_context(cannot)?
-        }
-        None => Engine::temporary().context("the stand-in cannot keep its data in the folder for temporary files")?,
-    };
-    engine.set_capture_polling(Some(JOB_POLLING));
+fn start(mut options: Options, data: Option<&Path>) -> Result<StandIn, Failure> {
+    if let Some(folder) = data {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("the stand-in cannot keep its data in {}", setup::shown(folder)))?;
+        options.data = Some(folder.join(FILE_NAME));
+    }
     let listen = options.listen;
-    let sessions: Sessions = Arc::new(move |login| {
-        engine.session(&login.user).map_err(|error| Message {
-            // "The login failed", as a server that cannot open its database says it.
-            number: 18_456,
-            state: 1,
-            class: 14,
-            text: format!("the stand-in cannot open a session: {error}"),
-            procedure: String::new(),
-            line: 1,
-        })
-    });
-    StandIn::with_sessions(options, sessions).map_err(|error| {
+    let server = StandIn::start(options).map_err(|error| {
         let next = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "something listens there already, perhaps a SQL Server; choose another address with --listen 127.0.0.1:14330"
             }
-            _ => "choose another address with --listen",
+            _ => "choose another address with --listen, or another folder with --data",
         };
-        anyhow::Error::new(error).context(format!("the stand-in cannot listen on {listen}\n{next}")).into()
-    })
+        anyhow::Error::new(error).context(format!("the stand-in cannot be started on {listen}\n{next}"))
+    })?;
+    server.engine().set_capture_polling(Some(JOB_POLLING));
+    Ok(server)
 }
 
 /// Makes the schema and loads the week; says what there is.
