@@ -79,7 +79,8 @@ impl Sink for NotificationDb {
             }
         }
         // Pieces that wait, the first on top: rows go in in their order, so that of two with one id the first counts.
-        let mut pieces = vec![0..rows.len()];
+        let whole = 0..rows.len();
+        let mut pieces = vec![whole];
         while let Some(piece) = pieces.pop() {
             let Some(part) = rows.get(piece.clone()).filter(|part| !part.is_empty()) else { continue };
             match self.database.insert_absent(&self.table, part).await {

@@ -226,7 +226,10 @@ impl Facts {
             statements.push("ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON;".to_owned());
         }
         statements.extend(self.versions());
-        statements.extend(self.faster_job());
+        // Of a capture that works already it is advice: see the notes.
+        if !self.cdc {
+            statements.extend(self.faster_job());
+        }
         if !self.absent.is_empty() {
             statements.push(format!(
                 "EXEC sys.sp_cdc_enable_table @source_schema = {}, @source_name = {}, @capture_instance = {}, \
@@ -372,6 +375,10 @@ impl Facts {
                 .to_owned()
         });
         let keys: Vec<&str> = table.keys().into_iter().map(|key| key.name.as_str()).collect();
+        let faster = self.faster_job();
+        if self.cdc && !faster.is_empty() {
+            notes.push(format!("cdc is faster, at some more work for the server, after: {}", faster.join(" ")));
+        }
         notes.push(format!("the key is {}", keys.join(", ")));
         if !self.has_version() {
             notes.push(format!("{name} has no VersionId bigint NOT NULL: capture cannot order its changes; add one"));
