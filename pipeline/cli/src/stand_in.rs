@@ -98,10 +98,7 @@ fn block(address: SocketAddr, user: &str, password: &str, prepared: &str, data: 
     line("database", &format!("smartpulse: {prepared}"));
     line("captured", "Forecasts and ProductionUnits, by change tracking and by change data capture");
     line("capture job", "looks every 100 ms (SQL Server's default: 5 s)");
-    line(
-        "data",
-        &data.map_or_else(|| "ends with it (--data FOLDER keeps it)".to_owned(), |folder| setup::shown(folder)),
-    );
+    line("data", &data.map_or_else(|| "ends with it (--data FOLDER keeps it)".to_owned(), setup::shown));
     let (host, port) = (address.ip(), address.port());
     let mut variables = vec![("TYPE", "sqlserver".to_owned()), ("HOST", host.to_string())];
     if port != 1433 {
