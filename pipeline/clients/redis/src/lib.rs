@@ -14,10 +14,10 @@
 //! which tells one life of the data from the next; `smartpulse:publisher:<instance>:<channels>`, the sequence of a
 //! publisher; `smartpulse:duty:<name>`, who has a duty.
 //!
-//! - [`PubSub`](smartpulse_clients::pubsub::PubSub): a change is compared, stored and published by one script, some
+//! - [`PubSub`]: a change is compared, stored and published by one script, some
 //!   dozens of changes per call. Receivers notice lost messages by their numbers, by the publishers' heartbeat
 //!   (`__publisherSeq:<channels>`, every 2 s) and by a link that does not answer a PING; then they are told.
-//! - [`SharedDocuments`](smartpulse_clients::documents::SharedDocuments): the same hashes, read and filled by caches.
+//! - [`SharedDocuments`]: the same hashes, read and filled by caches.
 //!
 //! Invariants: a counter never goes back while the data lives; whatever is lost is noticed by the generation. While
 //! Redis is away nothing waits for it: calls fail at once with what is wrong, until it answers again. One server or a
