@@ -5,7 +5,7 @@
 //!   connection unusable, and every later call on it fails: `tiberius` cannot tell what is left on the wire.
 //! - An error of the server met between rows ends the call with that error: rows that came before are never
 //!   taken for all there are (edge case 22).
-//! - A session starts with the settings of [`statements::SESSION`](crate::statements::SESSION). A call that changes
+//! - A session starts with the settings of `statements::SESSION`. A call that changes
 //!   the isolation level sets it back within the same batch.
 
 use crate::errors::{Failure, Outcome};

@@ -10,7 +10,7 @@
 //!   back two versions later.
 //! - A delete has the version of the row before it; the change has the next one.
 //!
-//! To tell these apart, the rows of one entity in one transaction are read as a sequence ([`Sequence`]), in which a row is
+//! To tell these apart, the rows of one entity in one transaction are read as a sequence (`Sequence`), in which a row is
 //! judged by those that follow. A page has some beyond its end; where that is not enough, [`Window::unresolved`] names
 //! the rows for which the server must be asked. The tombstones decide most cases without looking: a delete whose tombstone
 //! has the version behind it was real, and what never had one was never renumbered. So nothing is kept between pages, and

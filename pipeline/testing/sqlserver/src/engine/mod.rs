@@ -1,8 +1,8 @@
 //! The T-SQL half of the stand-in: SQL Server's language, types, errors, change tracking and change data capture, on SQLite.
 //!
-//! A batch is parsed ([`parser`]), its procedural part interpreted ([`exec`]), its queries translated to SQLite ([`bind`]) with
+//! A batch is parsed (`parser`), its procedural part interpreted (`exec`), its queries translated to SQLite (`bind`) with
 //! the types that SQL Server would give each column. Every change of a row goes through one place (`exec/apply.rs`), which
-//! checks constraints, notes the change for both kinds of capture ([`track`]) and fires triggers.
+//! checks constraints, notes the change for both kinds of capture (`track`) and fires triggers.
 //!
 //! # What it cannot prove
 //!
