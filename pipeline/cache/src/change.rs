@@ -55,7 +55,6 @@ impl Cache {
         match applied {
             Applied::Patched | Applied::Replaced | Applied::Removed => {
                 if let Some(commit_time) = change.commit_time {
-                    #[allow(clippy::cast_precision_loss, reason = "milliseconds since a commit are few")]
                     inner.metrics.commit_to_cache.observe(Timestamp::now().millis_since(commit_time) as f64 / 1e3);
                 }
             }

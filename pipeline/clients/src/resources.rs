@@ -36,8 +36,7 @@ impl ResourceConfig for SqliteConfig {
     const KIND: &'static str = "database";
 
     async fn build(&self, cx: &ResourceContext<'_>) -> Result<Built> {
-        let folder = DataFolder::beside(&cx.data_dir)?;
-        let database: SharedDatabase = Arc::new(SqliteDatabase::open(cx.name, self, folder.path(), cx.registry)?);
+        let database: SharedDatabase = Arc::new(SqliteDatabase::open(cx.name, self, &cx.data_dir, cx.registry)?);
         Ok(Arc::new(database))
     }
 }

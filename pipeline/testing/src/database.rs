@@ -24,6 +24,12 @@ pub trait DatabaseFixture: Send + Sync {
     async fn clean_up(&self, _database: &SharedDatabase) -> bool {
         false
     }
+
+    /// True where a position moves on although nothing happened in its table, as it must where the log is one of the
+    /// whole database: clean-up would overtake an idle table.
+    fn idle_positions_move(&self) -> bool {
+        false
+    }
 }
 
 /// Runs all cases.
@@ -187,8 +193,10 @@ async fn nothing_collapses_in_cdc_mode(fixture: impl DatabaseFixture) {
         let document: Value = serde_json::from_slice(change.document.as_ref().unwrap()).unwrap();
         assert_eq!(document["versionId"], change.version, "the image of {:?}", change.operation);
     }
-    // The position may move on although nothing is there: a database whose log is cleaned must not leave an idle table behind.
     let empty = page(&database, CaptureMode::Cdc, &next, 10).await;
+    if !fixture.idle_positions_move() {
+        assert_eq!(empty.next, next);
+    }
     assert_eq!((empty.changes, empty.more), (vec![], false));
     assert_eq!(page(&database, CaptureMode::Cdc, &empty.next, 10).await.changes, []);
 }

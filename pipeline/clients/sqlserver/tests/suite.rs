@@ -43,6 +43,10 @@ impl DatabaseFixture for Fixture {
         common::sql(&open(&settings(&self.0.url())), CLEAN_UP).await.unwrap();
         true
     }
+
+    fn idle_positions_move(&self) -> bool {
+        true
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,6 +137,10 @@ impl DatabaseFixture for Real {
 
     async fn clean_up(&self, _: &SharedDatabase) -> bool {
         common::sql(&open(&settings(&self.url())), CLEAN_UP).await.unwrap();
+        true
+    }
+
+    fn idle_positions_move(&self) -> bool {
         true
     }
 }

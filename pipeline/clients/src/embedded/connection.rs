@@ -59,11 +59,15 @@ impl Opener {
         &self.path
     }
 
-    /// Opens a connection.
+    /// Opens a connection; the file's folder is created where it is missing.
     ///
     /// # Errors
-    /// As [`classify`] says; a file that is no database is fatal.
+    /// As [`classify`] says; a file that is no database is fatal, and so is a folder that cannot be created.
     pub fn open(&self) -> Result<Connection> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Error::fatal(format!("cannot create {}", folder.display())).because(e))?;
+        }
         self.try_open().map_err(|e| classify(&format!("open {}", self.path.display()), e))
     }
 

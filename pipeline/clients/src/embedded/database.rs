@@ -92,17 +92,12 @@ pub struct SqliteDatabase {
 }
 
 impl SqliteDatabase {
-    /// The resource named `name`. The file is opened by the first call.
+    /// The resource named `name`. The file and its folder are created by the first call.
     ///
     /// # Errors
-    /// Fatal when the file's folder cannot be created or the metrics are refused.
+    /// Fatal when the metrics are refused.
     pub fn open(name: &str, config: &SqliteConfig, data_dir: &Path, registry: &Registry) -> Result<Self> {
-        let path = data_dir.join(&config.path);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|e| Error::fatal(format!("cannot create {}", folder.display())).because(e))?;
-        }
-        let opener = Opener::new(path, config.synchronous);
+        let opener = Opener::new(data_dir.join(&config.path), config.synchronous);
         Ok(Self {
             config: config.clone(),
             writer: Pool::new(opener.clone(), 1),

@@ -37,7 +37,7 @@ impl Binder<'_> {
         Ok(bound.sql)
     }
 
-    #[allow(clippy::too_many_lines)] // One arm for each kind of expression.
+    // One arm for each kind of expression.
     fn any(&mut self, expr: &Expr) -> Result<Bound> {
         Ok(match expr {
             Expr::Null => Bound { untyped: true, ..Bound::new("NULL", SqlType::Int, true) },

@@ -213,7 +213,7 @@ impl Binder<'_> {
         Ok(Bound::new(format!("{function}({})", texts.join(", ")), sql_type, true))
     }
 
-    #[allow(clippy::too_many_lines)] // One arm for each function whose type depends on its arguments.
+    // One arm for each function whose type depends on its arguments.
     fn special(&mut self, name: &str, args: &[Expr]) -> Result<Bound> {
         let need = |count: usize| -> Result<()> {
             if args.len() == count {

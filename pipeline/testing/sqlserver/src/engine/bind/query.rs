@@ -50,7 +50,7 @@ impl Binder<'_> {
         Ok(bound)
     }
 
-    #[allow(clippy::too_many_lines)] // The clauses of a SELECT, in the order in which SQL binds them.
+    // The clauses of a SELECT, in the order in which SQL binds them.
     pub(super) fn select(&mut self, select: &Select, order: &[Order], query: &Query) -> Result<BoundQuery> {
         self.scopes.push(Vec::new());
         let saved = (

@@ -31,7 +31,7 @@ impl EngineSession {
         self.apply_with(table, changes, event, updated, true, true, out)
     }
 
-    #[allow(clippy::too_many_arguments)] // Bulk load switches triggers and checks off one by one.
+    #[allow(clippy::too_many_arguments, reason = "bulk load switches triggers and checks off one by one")]
     pub(super) fn apply_with(
         &mut self,
         table: &Arc<Table>,

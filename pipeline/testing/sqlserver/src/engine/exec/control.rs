@@ -12,7 +12,7 @@ use rusqlite::types::Value as Cell;
 use std::time::{Duration, Instant};
 
 impl EngineSession {
-    #[allow(clippy::too_many_lines)] // One arm for each kind of statement.
+    // One arm for each kind of statement.
     pub(super) fn execute(&mut self, statement: &Statement, out: &mut Out<'_>) -> Result<Flow> {
         match &statement.kind {
             Kind::Block(body) => return self.run(body, out),

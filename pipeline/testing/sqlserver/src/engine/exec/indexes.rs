@@ -7,7 +7,7 @@ use super::super::parser;
 use super::EngineSession;
 
 impl EngineSession {
-    #[allow(clippy::too_many_arguments)] // What an index is.
+    #[allow(clippy::too_many_arguments, reason = "what an index is")]
     pub(super) fn index(
         &self,
         table: &Table,

@@ -86,7 +86,7 @@ impl EngineSession {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // What a module is.
+    #[allow(clippy::too_many_arguments, reason = "what a module is")]
     fn module(
         &mut self,
         define: Define,

@@ -52,7 +52,7 @@ fn null(context: &Context<'_>, at: usize) -> bool {
     at >= context.len() || context.get_raw(at) == ValueRef::Null
 }
 
-#[allow(clippy::too_many_lines)] // One registration for each function.
+// One registration for each function.
 pub(super) fn register(connection: &Connection, state: &Shared) -> rusqlite::Result<()> {
     known(connection, state, "object_id", |state, context| {
         number(object_id(state, string(context, 0), string(context, 1)))

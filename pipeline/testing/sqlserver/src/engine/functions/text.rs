@@ -86,7 +86,7 @@ fn text_of(chars: &[char]) -> Cell {
     Cell::Text(chars.iter().collect())
 }
 
-#[allow(clippy::too_many_lines)] // One registration for each function.
+// One registration for each function.
 pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
     add(connection, "tlike", |context| {
         let (ValueRef::Text(_), ValueRef::Text(_)) = (context.get_raw(0), context.get_raw(1)) else {

@@ -86,7 +86,7 @@ impl Parser<'_> {
         Ok(statements)
     }
 
-    #[allow(clippy::too_many_lines)] // One arm for each word that a statement begins with.
+    // One arm for each word that a statement begins with.
     fn statement_kind(&mut self, first: bool) -> Result<Stmt> {
         let Kind::Word(word) = self.peek() else {
             // A name in brackets at the start of a batch is a procedure to call.

@@ -211,7 +211,7 @@ pub(super) const VIEWS: &[View] = &[
     ),
 ];
 
-#[allow(clippy::too_many_arguments)] // The columns of an object.
+#[allow(clippy::too_many_arguments, reason = "the columns of an object")]
 pub(super) fn object(
     look: &Look<'_>,
     name: &str,
