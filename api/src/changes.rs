@@ -39,7 +39,7 @@ pub(crate) struct Feed {
     source: Source,
     log: Log,
     known: Cache<Key, Arc<Known>>,
-    snapshots: Mutex<HashMap<String, snapshot::Shared>>,
+    snapshots: Mutex<HashMap<snapshot::Scope, snapshot::Shared>>,
     /// True once the log is as it was before a restart.
     caught_up: watch::Sender<bool>,
     database: SharedDatabase,

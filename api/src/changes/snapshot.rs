@@ -31,6 +31,9 @@ const SHARED: Duration = Duration::from_secs(2);
 /// The longest that the database may take for a page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Whose documents a snapshot has: `None` for all companies', which is not the same as those of no company.
+pub(super) type Scope = Option<Box<[Box<str>]>>;
+
 /// The documents of some companies.
 #[derive(Debug)]
 pub(super) struct Snapshot {
@@ -48,18 +51,18 @@ pub(super) struct Shared {
 }
 
 impl Feed {
-    /// The documents of these companies; of all without any.
+    /// The documents of these companies; with `None`, all there are.
     ///
     /// # Errors
     ///
     /// If there are too many, or the database does not answer.
     pub(super) async fn snapshot(&self, companies: Option<&[Box<str>]>) -> Result<Arc<Snapshot>, ApiError> {
-        let name = companies.map(|companies| companies.join(",")).unwrap_or_default();
+        let scope: Scope = companies.map(Box::from);
         let shared = {
             let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
             snapshots.retain(|_, shared| shared.since.elapsed() < SHARED);
             let new = || Shared { since: Instant::now(), cell: Arc::default() };
-            snapshots.entry(name).or_insert_with(new).clone()
+            snapshots.entry(scope).or_insert_with(new).clone()
         };
         shared.cell.get_or_try_init(|| self.take_snapshot(companies)).await.cloned()
     }

@@ -1,6 +1,6 @@
 //! Live changes: what a stream begins with, how it goes on, where it resumes, when it ends.
 
-use crate::common::{COMPANY, ID, OTHER_COMPANY, OTHER_ID, UNIT, settings, token};
+use crate::common::{COMPANY, ID, OTHER_COMPANY, OTHER_ID, UNIT, USER, settings, token};
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use futures::StreamExt;
@@ -62,8 +62,8 @@ async fn start(folder: &Path, settings: ApiSettings) -> Server {
         let _ = stopped.await;
     }));
     let server = Server { database, bus, router, stop, served };
-    // A stream begins when the changes are heard: from here on none is missed.
-    drop(server.stream("/api/changes", &bearer(Role::Admin, &[]), None).await);
+    // A stream begins when the changes are heard: from here on none is missed. Nobody else asks for this one's documents.
+    drop(server.stream(&format!("/api/changes?companyId={USER}"), &bearer(Role::Admin, &[]), None).await);
     server
 }
 
@@ -208,6 +208,37 @@ async fn a_stream_begins_with_whole_documents_and_goes_on_with_patches_of_its_co
     server.end().await;
     for client in [&mut mine, &mut named, &mut one] {
         assert_eq!(client.next().await, None, "the end of the server is the end of the stream");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_nothing_is_told_nothing_whoever_began_a_stream_just_before() {
+    let none = bearer(Role::Viewer, &[]);
+    let all = bearer(Role::Admin, &[]);
+    for all_first in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings();
+        settings.streams.heartbeat_ms = 100;
+        let server = start(folder.path(), settings).await;
+        server.insert(ID, COMPANY).await;
+        let told_all = async || server.stream("/api/changes", &all, None).await.hears(&[(ID, "1 replace ")]).await;
+        let told_none = async || {
+            let mut client = server.stream("/api/changes", &none, None).await;
+            let mut text = String::new();
+            while !text.ends_with("\n:\n\n") {
+                let chunk = timeout(PATIENCE, client.body.next()).await.expect("a heartbeat in time").unwrap().unwrap();
+                text.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+            assert_eq!(text, "retry: 1000\n\n:\n\n", "all first: {all_first}");
+        };
+        if all_first {
+            told_all().await;
+            told_none().await;
+        } else {
+            told_none().await;
+            told_all().await;
+        }
+        server.end().await;
     }
 }
 
