@@ -64,7 +64,8 @@ struct Real {
 }
 
 /// Empties the tables that the suite writes to.
-const EMPTY: &str = "DELETE FROM dbo.Forecasts; DELETE FROM dbo.ProductionUnits; DELETE FROM dbo.Tombstones;";
+const EMPTY: &str = "DELETE FROM dbo.Forecasts; DELETE FROM dbo.ProductionUnits; DELETE FROM dbo.Tombstones;
+    DELETE FROM dbo.Notifications; DELETE FROM dbo.NheaMailQueue;";
 
 impl Real {
     fn new(admin: &str) -> Self {
