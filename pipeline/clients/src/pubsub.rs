@@ -20,12 +20,13 @@ mod inbox;
 mod whole;
 
 pub use inbox::{INBOX_BYTES_MAX, Inbox, InboxSender, inbox};
-pub use whole::{Publisher, document_in};
+pub use whole::{Publisher, document_in, open_object};
 
 /// A change to broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// The channel, as in `__dataChanged:production:forecast:<key>`. Counters are kept per channel.
+    /// The channel, as in `__dataChanged:production:forecast:<key>`. Counters are kept per channel;
+    /// the document, where instances share any, beside that of the `__dataChanged` channel.
     pub channel: Arc<str>,
     /// The kind of entity: with the key the name under which its counter and document are shared.
     pub section: Arc<str>,

@@ -32,6 +32,7 @@ pub async fn pubsub_suite<F: PubSubFixture>(make: impl Fn() -> F) {
     cases!(
         make,
         outcomes_follow_from_the_stored_version,
+        channels_of_one_entity_count_for_themselves,
         forgotten_counters_make_the_next_message_whole,
         messages_come_in_order_and_numbered,
         subscribers_get_what_matches_their_pattern,
@@ -97,6 +98,21 @@ async fn outcomes_follow_from_the_stored_version(fixture: impl PubSubFixture) {
         };
         let (channel, got, version, _) = read(next(&mut subscriber).await);
         assert_eq!((&channel, got.as_str(), version), (&publication.channel, kind, publication.version));
+    }
+}
+
+/// A second sink for the same entities, with a feed of its own, takes nothing from the first.
+async fn channels_of_one_entity_count_for_themselves(fixture: impl PubSubFixture) {
+    let pubsub = fixture.open().await;
+    let feed = |version, previous| Publication { channel: "feed:a".into(), ..publication("a", version, previous) };
+    for (publication, outcome) in [
+        (publication("a", 1, None), Outcome::Whole),
+        (feed(1, None), Outcome::Whole),
+        (feed(2, Some(1)), Outcome::Patch),
+        (publication("a", 2, Some(1)), Outcome::Patch),
+        (feed(2, Some(1)), Outcome::Stale),
+    ] {
+        assert_eq!(pubsub.publish(std::slice::from_ref(&publication)).await.unwrap(), [outcome], "{publication:?}");
     }
 }
 

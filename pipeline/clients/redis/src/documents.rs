@@ -4,6 +4,7 @@ use crate::scripts::{DOCUMENT_LIFE, NOTE_LIFE, millis};
 use crate::{RedisPubSub, names};
 use async_trait::async_trait;
 use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
 use smartpulse_clients::documents::{Shared, SharedDocuments};
 use smartpulse_pipeline::Key;
 use smartpulse_pipeline::error::Result;
@@ -15,11 +16,16 @@ const KEYS_MAX: usize = 256;
 /// What is read of a hash: counter, document's version, noted version, expiry, tombstone, document.
 type Fields = (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<u8>, Option<Vec<u8>>);
 
+/// A life of the data.
+type Generation = Option<String>;
+
 #[async_trait]
 impl SharedDocuments for RedisPubSub {
     async fn get(&self, section: &str, key: &str, age_max: Duration) -> Result<Shared> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("TIME").cmd("HMGET").arg(names::entity(section, key)).arg(&[
+        let hash = names::entity(section, key);
+        pipeline.cmd("TIME").cmd("GET").arg(names::GENERATION).cmd("HGET").arg(&hash).arg("generation");
+        pipeline.cmd("HMGET").arg(&hash).arg(&[
             "VersionId:latest",
             "VersionId:json",
             "VersionId:noted",
@@ -28,19 +34,27 @@ impl SharedDocuments for RedisPubSub {
             "json",
         ]);
         let read = |mut connection| async move { pipeline.query_async(&mut connection).await };
-        let ((seconds, micros), fields): ((i64, i64), Fields) = self.inner.asking.ask("read a document", read).await?;
+        let ((seconds, micros), now, written, fields): ((i64, i64), Generation, Generation, Fields) =
+            self.inner.asking.ask("read a document", read).await?;
+        if now.is_none() || now != written {
+            return Ok(Shared::Nothing);
+        }
         Ok(answer(fields, seconds * 1_000 + micros / 1_000, age_max))
     }
 
     async fn fill(&self, section: &str, key: &str, version: i64, document: &Bytes) -> Result<bool> {
-        let mut call = self.inner.scripts.fill.key(names::entity(section, key));
-        call.arg(version).arg(&document[..]).arg(millis(DOCUMENT_LIFE)).arg(NOTE_LIFE.as_secs());
+        let mut call = self.inner.scripts.fill.key(names::GENERATION);
+        call.key(names::entity(section, key))
+            .arg(version)
+            .arg(&document[..])
+            .arg(millis(DOCUMENT_LIFE))
+            .arg(NOTE_LIFE.as_secs());
         self.inner.asking.ask("fill a document", |mut c| async move { call.invoke_async(&mut c).await }).await
     }
 
     async fn note(&self, section: &str, versions: &[(Key, i64)]) -> Result<()> {
         for versions in versions.chunks(KEYS_MAX) {
-            let mut call = self.inner.scripts.note.prepare_invoke();
+            let mut call = self.inner.scripts.note.key(names::GENERATION);
             call.arg(NOTE_LIFE.as_secs());
             for (key, version) in versions {
                 call.key(names::entity(section, key)).arg(version);
@@ -56,12 +70,21 @@ impl SharedDocuments for RedisPubSub {
     async fn counters(&self, section: &str, keys: &[Key]) -> Result<Vec<Option<i64>>> {
         let mut counters = Vec::with_capacity(keys.len());
         for keys in keys.chunks(KEYS_MAX) {
+            let mut generation = redis::cmd("GET");
+            generation.arg(names::GENERATION);
             let mut pipeline = redis::pipe();
             for key in keys {
-                pipeline.cmd("HGET").arg(names::entity(section, key)).arg("VersionId:latest");
+                pipeline.cmd("HMGET").arg(names::entity(section, key)).arg("VersionId:latest").arg("generation");
             }
-            let read = |mut c| async move { pipeline.query_async::<Vec<Option<i64>>>(&mut c).await };
-            counters.extend(self.inner.asking.ask("read counters", read).await?);
+            let read = |mut c: MultiplexedConnection| async move {
+                let now: Generation = generation.query_async(&mut c).await?;
+                let stored: Vec<(Option<i64>, Generation)> = pipeline.query_async(&mut c).await?;
+                Ok(stored
+                    .into_iter()
+                    .map(|(counter, written)| counter.filter(|_| now.is_some() && now == written))
+                    .collect())
+            };
+            counters.extend::<Vec<_>>(self.inner.asking.ask("read counters", read).await?);
         }
         Ok(counters)
     }

@@ -23,7 +23,19 @@ pub(crate) fn classify(doing: &str, error: RedisError) -> (Error, Link) {
             let advice = "redis refused the login; check the user in `url` and `password`";
             (Error::unavailable(advice).because(error), Link::Broken)
         }
-        (_, Some("NOPERM")) => {
+        (
+            ErrorKind::Server(
+                ServerErrorKind::CrossSlot
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::ClusterDown,
+            ),
+            _,
+        ) => {
+            let advice = "this is a Redis Cluster, which is not supported: let `url` lead to one server, or to a primary with replicas";
+            (Error::fatal(advice).because(error), Link::Good)
+        }
+        _ if is_forbidden(&error) => {
             let advice =
                 "redis forbids it: the ACL user needs `~* &* +@read +@write +@pubsub +@scripting +@connection +time`";
             (Error::unavailable(format!("{advice}: {doing}")).because(error), Link::Good)
@@ -33,12 +45,7 @@ pub(crate) fn classify(doing: &str, error: RedisError) -> (Error, Link) {
             (Error::unavailable(format!("redis is a replica: {doing}")).because(error), Link::Broken)
         }
         (
-            ErrorKind::Server(
-                ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::ClusterDown,
-            ),
+            ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::TryAgain),
             _,
         )
         | (_, Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS")) => {
@@ -47,4 +54,9 @@ pub(crate) fn classify(doing: &str, error: RedisError) -> (Error, Link) {
         _ => (Error::transient(format!("redis refused: {doing}")).because(error), Link::Good),
     };
     (error, link)
+}
+
+/// What a script may not do it reports as an error of its own.
+fn is_forbidden(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") || error.to_string().contains("user executing the script can't")
 }

@@ -3,7 +3,6 @@
 use crate::scripts::SEQUENCE_LIFE;
 use crate::{Inner, names};
 use serde::Deserialize;
-use smartpulse_clients::pubsub::Publication;
 use smartpulse_pipeline::error::Result;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,19 +25,23 @@ pub(crate) struct Heartbeat {
     pub publisher_seq: u64,
 }
 
-/// Sees to it that the streams of what was published are told of from now on.
-pub(crate) fn keep(inner: &Arc<Inner>, publications: &[Publication]) {
+/// Keeps the number that Redis told last of a stream, and sees to it that the stream is told of from now on.
+pub(crate) fn keep(inner: &Arc<Inner>, stream: &str, sequence: u64) {
     let mut streams = inner.streams.lock().unwrap_or_else(PoisonError::into_inner);
     let first = streams.is_empty();
-    for publication in publications {
-        let stream = names::stream(&publication.channel);
-        if !streams.contains(stream) && streams.len() < STREAMS_MAX {
-            streams.insert(stream.into());
-        }
+    if let Some(told) = streams.get_mut(stream) {
+        *told = sequence.max(*told);
+    } else if streams.len() < STREAMS_MAX {
+        streams.insert(stream.into(), sequence);
     }
-    if first && !streams.is_empty() {
+    if first {
         tokio::spawn(beat(Arc::downgrade(inner)));
     }
+}
+
+/// The highest number that Redis told of a stream. What it holds is older than that only if it came back with older data.
+pub(crate) fn told(inner: &Inner, stream: &str) -> u64 {
+    inner.streams.lock().unwrap_or_else(PoisonError::into_inner).get(stream).copied().unwrap_or_default()
 }
 
 /// Until the resource is dropped.
@@ -47,8 +50,8 @@ async fn beat(inner: Weak<Inner>) {
         tokio::time::sleep(INTERVAL).await;
         let Some(inner) = inner.upgrade() else { return };
         let streams = inner.streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for stream in streams {
-            if let Err(error) = inner.beat(&stream).await {
+        for (stream, told) in streams {
+            if let Err(error) = inner.beat(&stream, told).await {
                 // Whoever publishes hears of it loudly enough.
                 tracing::debug!(error = error.chain(), "no heartbeat");
             }
@@ -57,7 +60,7 @@ async fn beat(inner: Weak<Inner>) {
 }
 
 impl Inner {
-    async fn beat(&self, stream: &str) -> Result<()> {
+    async fn beat(&self, stream: &str, told: u64) -> Result<()> {
         let mut call = self.scripts.heartbeat.key(names::GENERATION);
         call.key(names::sequence(&self.instance, stream))
             .arg(format!("{}{stream}", names::HEARTBEATS))
@@ -65,14 +68,24 @@ impl Inner {
             .arg("\",\"PublisherSeq\":")
             .arg("}")
             .arg(self.fresh_generation())
-            .arg(SEQUENCE_LIFE.as_secs());
-        self.asking
-            .ask("send a heartbeat", |mut connection| async move { call.invoke_async(&mut connection).await })
-            .await
+            .arg(SEQUENCE_LIFE.as_secs())
+            .arg(told);
+        let beat = |mut connection| async move { call.invoke_async::<u64>(&mut connection).await };
+        self.asking.ask("send a heartbeat", beat).await.map(drop)
+    }
+
+    /// The life of the data, which begins here if it has none yet.
+    pub(crate) async fn generation(&self) -> Result<String> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(names::GENERATION).arg(self.fresh_generation()).arg("NX").ignore();
+        pipeline.cmd("GET").arg(names::GENERATION);
+        let ask = |mut connection| async move { pipeline.query_async(&mut connection).await };
+        let (generation,) = self.asking.ask("read the generation", ask).await?;
+        Ok(generation)
     }
 
     /// A name that no other life of the data has.
-    fn fresh_generation(&self) -> String {
+    pub(crate) fn fresh_generation(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         format!("{}-{}", self.instance, now.as_micros())
     }

@@ -9,17 +9,23 @@
 //! | `expires_at_ms` | when the document is to go, by the server's clock |
 //! | `tombstone` | `1` if the entity was deleted at the counter's version |
 //! | `VersionId:noted` | the newest version that is known to exist but was not published yet |
+//! | `generation` | the life of the data that the counter was written in; in another one it is unknown |
+//! | `kept_until_ms` | when the hash goes, by the server's clock, to within an hour |
 //!
-//! Hashes live 8 days after their last write, longer than the bus keeps messages. Beside them: `smartpulse:generation`,
-//! which tells one life of the data from the next; `smartpulse:publisher:<instance>:<channels>`, the sequence of a
-//! publisher; `smartpulse:duty:<name>`, who has a duty.
+//! Hashes live 8 days after their last publication, longer than the bus keeps messages. Beside them:
+//! `smartpulse:generation`, which tells one life of the data from the next; `smartpulse:publisher:<instance>:<channels>`,
+//! the sequence of a publisher; `smartpulse:duty:<name>`, who has a duty; `smartpulse:channel:<channel>`, the counter of a
+//! channel that is not an entity's `__dataChanged:<partition>:<section>:<key>`, without a document. The hash of an entity
+//! names no partition: each partition needs a Redis, or a database number, of its own.
 //!
 //! - [`PubSub`]: a change is compared, stored and published by one script, some
 //!   dozens of changes per call. Receivers notice lost messages by their numbers, by the publishers' heartbeat
 //!   (`__publisherSeq:<channels>`, every 2 s) and by a link that does not answer a PING; then they are told.
 //! - [`SharedDocuments`]: the same hashes, read and filled by caches.
 //!
-//! Invariants: a counter never goes back while the data lives; whatever is lost is noticed by the generation. While
+//! Invariants: a counter never goes back within a generation. A Redis that lost its data, or came back with older data
+//! (it was killed between two saves, or a replica that lagged took over), begins a new one: that it is older is noticed by
+//! whoever published what it forgot, with his next publication or heartbeat; not if he died with it. While
 //! Redis is away nothing waits for it: calls fail at once with what is wrong, until it answers again. One server or a
 //! primary with replicas, not yet Redis Cluster: a call of the script names keys of several slots.
 
@@ -43,7 +49,7 @@ use scripts::Scripts;
 use smartpulse_clients::documents::SharedDocuments;
 use smartpulse_clients::pubsub::{Outcome, PubSub, Publication, Subscriber};
 use smartpulse_pipeline::error::Result;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 pub use config::{RedisConfig, register};
@@ -66,8 +72,8 @@ struct Inner {
     publishing: Link,
     /// For everything else, which must not wait behind them.
     asking: Link,
-    /// What was published to since the start: the heartbeat speaks of it.
-    streams: Mutex<BTreeSet<Arc<str>>>,
+    /// What was published to since the start, and the highest number that Redis told of it.
+    streams: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
 impl RedisPubSub {
@@ -107,9 +113,7 @@ impl PubSub for RedisPubSub {
     }
 
     async fn publish(&self, publications: &[Publication]) -> Result<Vec<Outcome>> {
-        let outcomes = self.inner.publish(publications).await?;
-        heartbeat::keep(&self.inner, publications);
-        Ok(outcomes)
+        self.inner.publish(publications).await
     }
 
     async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscriber>> {

@@ -3,7 +3,7 @@
 use crate::config::RedisConfig;
 use crate::errors::{self, classify};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError};
+use redis::{AsyncConnectionConfig, Client, RedisError};
 use smartpulse_pipeline::error::{Error, Result};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,7 +54,6 @@ impl Link {
     /// What [`classify`] says; `Unavailable` at once while the server is away.
     pub(crate) async fn ask<T, F>(&self, doing: &str, question: impl FnOnce(MultiplexedConnection) -> F) -> Result<T>
     where
-        T: FromRedisValue,
         F: Future<Output = Result<T, RedisError>>,
     {
         let (connection, number) = self.connection().await?;

@@ -1,10 +1,37 @@
 //! What things are called in Redis.
 
+use smartpulse_clients::pubsub::Publication;
+
 /// Which life of the data this is.
 pub(crate) const GENERATION: &str = "smartpulse:generation";
 
 /// What heartbeats are published on, in front of the channels that they speak of.
 pub(crate) const HEARTBEATS: &str = "__publisherSeq:";
+
+/// What the channels begin with that tell of every change of an entity.
+const DATA_CHANGED: &str = "__dataChanged:";
+
+/// What is kept beside a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Its counter.
+    Counter,
+    /// The counter, and the document that instances share.
+    Document,
+}
+
+/// The hash that a publication is compared with. Counters are per channel; that of a `__dataChanged` channel is the
+/// entity's own.
+pub(crate) fn hash(publication: &Publication) -> (String, Keeps) {
+    let Publication { channel, section, key, .. } = publication;
+    let before_section = channel.strip_suffix(&**key).and_then(|rest| rest.strip_suffix(':'));
+    let before_section = before_section.and_then(|rest| rest.strip_suffix(&**section));
+    if before_section.is_some_and(|rest| rest.starts_with(DATA_CHANGED) && rest.ends_with(':')) {
+        (entity(section, key), Keeps::Document)
+    } else {
+        (format!("smartpulse:channel:{channel}"), Keeps::Counter)
+    }
+}
 
 /// The hash of an entity.
 pub(crate) fn entity(section: &str, key: &str) -> String {
@@ -62,6 +89,31 @@ mod tests {
             ("__dataChanged:staging:*", false),
         ] {
             assert_eq!(covers(pattern, "__dataChanged:production:forecast:"), covered, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn an_entity_s_hash_is_that_of_the_channel_which_tells_of_all_its_changes() {
+        let keeps = |channel: &str| {
+            let publication = Publication {
+                channel: channel.into(),
+                section: "forecast".into(),
+                key: "a:b".into(),
+                version: 1,
+                previous_version: None,
+                patch: bytes::Bytes::new(),
+                whole: bytes::Bytes::new(),
+                document: None,
+                resync: false,
+                known_only: false,
+            };
+            hash(&publication)
+        };
+        assert_eq!(keeps("__dataChanged:production:forecast:a:b"), ("forecast:a:b".to_owned(), Keeps::Document));
+        for other in
+            ["__dataChanged:production:unit:a:b", "__dataChanged:production:forecast:b", "feed:forecast:a:b", "a:b", ""]
+        {
+            assert_eq!(keeps(other), (format!("smartpulse:channel:{other}"), Keeps::Counter));
         }
     }
 

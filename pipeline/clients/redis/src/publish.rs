@@ -1,11 +1,12 @@
 //! Publishing: changes in order, some dozens per call of the script, all calls of a batch in one pipeline.
 
-use crate::errors::classify;
+use crate::names::Keeps;
 use crate::scripts::{DOCUMENT_LIFE, KEY_LIFE, KEY_SLACK, SEQUENCE_LIFE, millis};
-use crate::{Inner, names};
+use crate::{Inner, heartbeat, names};
 use redis::{Cmd, ErrorKind, Pipeline, RedisResult, ServerErrorKind};
-use smartpulse_clients::pubsub::{Outcome, Publication};
+use smartpulse_clients::pubsub::{Outcome, Publication, open_object};
 use smartpulse_pipeline::error::{Error, Result};
+use std::sync::Arc;
 
 /// How many changes one call takes at most. The server does nothing else during a call: this is under a millisecond.
 pub const CALL_CHANGES_MAX: usize = 64;
@@ -20,54 +21,47 @@ const LOADS_MAX: usize = 3;
 const VERSION_MAX: i64 = 1 << 53;
 
 impl Inner {
-    pub(crate) async fn publish(&self, publications: &[Publication]) -> Result<Vec<Outcome>> {
+    pub(crate) async fn publish(self: &Arc<Self>, publications: &[Publication]) -> Result<Vec<Outcome>> {
+        if publications.is_empty() {
+            return Ok(Vec::new());
+        }
         let changes = publications.iter().map(Change::of).collect::<Result<Vec<_>>>()?;
-        let calls = calls(&changes, self.call_changes_max);
+        let mut calls = calls(&changes, self.call_changes_max).into_iter().peekable();
         let mut outcomes = Vec::with_capacity(changes.len());
-        let mut done = 0;
         for _ in 0..=LOADS_MAX {
-            if done == calls.len() {
-                return Ok(outcomes);
-            }
-            let mut pipeline = Pipeline::with_capacity(calls.len() - done);
-            for changes in &calls[done..] {
+            let mut pipeline = Pipeline::new();
+            for changes in calls.clone() {
                 pipeline.add_command(self.call(changes));
             }
             pipeline.ignore_errors();
             let pipeline = &pipeline;
-            let answers: Vec<RedisResult<String>> = self
-                .publishing
-                .ask("publish", |mut connection| async move { pipeline.query_async(&mut connection).await })
-                .await?;
-            for answer in answers {
-                match answer {
-                    Ok(letters) => {
-                        outcomes.extend(letters.chars().map(outcome));
-                        done += 1;
-                    }
-                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                        let script = &self.scripts.publish;
-                        let load = |mut connection| async move { script.load_async(&mut connection).await.map(drop) };
-                        self.publishing.ask("load a script", load).await?;
-                        // From the first call that was not done: what later ones did is stale when it comes again.
-                        break;
-                    }
-                    Err(error) => return Err(classify("publish", error).0),
-                }
+            let send = |mut connection| async move { done(pipeline.query_async(&mut connection).await?) };
+            for ((letters, sequence), changes) in
+                self.publishing.ask("publish", send).await?.into_iter().zip(&mut calls)
+            {
+                outcomes.extend(letters.chars().map(outcome));
+                heartbeat::keep(self, stream(changes), sequence);
             }
+            if calls.peek().is_none() {
+                return Ok(outcomes);
+            }
+            let script = &self.scripts.publish;
+            let load = |mut connection| async move { script.load_async(&mut connection).await.map(drop) };
+            self.publishing.ask("load a script", load).await?;
         }
         Err(Error::unavailable("redis forgets scripts as fast as they are loaded; does something run SCRIPT FLUSH?"))
     }
 
     fn call(&self, changes: &[Change<'_>]) -> Cmd {
-        let stream = changes.first().map_or("", |change| change.stream);
+        let stream = stream(changes);
         let mut call = redis::cmd("EVALSHA");
-        call.arg(self.scripts.publish.get_hash()).arg(changes.len() + 1);
-        call.arg(names::sequence(&self.instance, stream));
-        for Change { publication, .. } in changes {
-            call.arg(names::entity(&publication.section, &publication.key));
+        call.arg(self.scripts.publish.get_hash()).arg(changes.len() + 2);
+        call.arg(names::GENERATION).arg(names::sequence(&self.instance, stream));
+        for change in changes {
+            call.arg(&change.hash);
         }
-        call.arg(millis(DOCUMENT_LIFE)).arg(KEY_LIFE.as_secs()).arg(millis(KEY_SLACK)).arg(SEQUENCE_LIFE.as_secs());
+        call.arg(millis(DOCUMENT_LIFE)).arg(millis(KEY_LIFE)).arg(millis(KEY_SLACK)).arg(SEQUENCE_LIFE.as_secs());
+        call.arg(heartbeat::told(self, stream)).arg(self.fresh_generation());
         for change in changes {
             change.write(&mut call);
         }
@@ -75,10 +69,30 @@ impl Inner {
     }
 }
 
+/// What a call answers: a letter per change, and the publisher's sequence.
+type Answer = (String, u64);
+
+/// The answers up to the first call whose script the server forgot: what later ones did is stale when it comes again. Any
+/// other error is the whole pipeline's: what it says of the connection has to be heard.
+fn done(answers: Vec<RedisResult<Answer>>) -> RedisResult<Vec<Answer>> {
+    let forgotten = |answer: &RedisResult<Answer>| {
+        answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+    };
+    answers.into_iter().take_while(|answer| !forgotten(answer)).collect()
+}
+
+/// The stream of a call, which is that of all its changes.
+fn stream<'a>(changes: &[Change<'a>]) -> &'a str {
+    changes.first().map_or("", |change| change.stream)
+}
+
 /// A publication, cut where the script puts it together.
 struct Change<'a> {
     publication: &'a Publication,
     stream: &'a str,
+    /// Where its counter is.
+    hash: String,
+    flags: String,
     /// Empty when it is the whole document anyway.
     patch: &'a [u8],
     before: &'a [u8],
@@ -91,8 +105,8 @@ impl<'a> Change<'a> {
         if publication.version >= VERSION_MAX {
             return Err(Error::rejected(format!("version {} is beyond 2^53", publication.version)));
         }
-        let patch = open_object(&publication.patch)?;
-        let whole = open_object(&publication.whole)?;
+        let patch = with_members(&publication.patch)?;
+        let whole = with_members(&publication.whole)?;
         let (before, document, after) = match &publication.document {
             Some(range) if range.start <= range.end && range.end <= whole.len() => {
                 (&whole[..range.start], &whole[range.clone()], &whole[range.end..])
@@ -101,9 +115,17 @@ impl<'a> Change<'a> {
             None => (whole, &[][..], &[][..]),
         };
         let same = publication.patch == publication.whole;
+        let (hash, keeps) = names::hash(publication);
+        let mut flags = String::new();
+        flags.extend(publication.resync.then_some('r'));
+        flags.extend(publication.known_only.then_some('k'));
+        flags.extend(publication.document.is_none().then_some('g'));
+        flags.extend((keeps == Keeps::Counter).then_some('c'));
         Ok(Self {
             publication,
             stream: names::stream(&publication.channel),
+            hash,
+            flags,
             patch: if same { &[] } else { patch },
             before,
             document,
@@ -116,18 +138,14 @@ impl<'a> Change<'a> {
     }
 
     fn write(&self, call: &mut Cmd) {
-        let Publication { channel, version, previous_version, resync, known_only, document, .. } = self.publication;
-        let mut flags = String::new();
-        flags.extend(resync.then_some('r'));
-        flags.extend(known_only.then_some('k'));
-        flags.extend(document.is_none().then_some('g'));
+        let Publication { channel, version, previous_version, .. } = self.publication;
         call.arg(&**channel).arg(version);
         // The script takes it that a version is above the one it follows.
         match previous_version.filter(|previous| previous < version) {
             Some(previous) => call.arg(previous),
             None => call.arg(""),
         };
-        call.arg(flags).arg(self.patch).arg(self.before).arg(self.document).arg(self.after);
+        call.arg(&self.flags).arg(self.patch).arg(self.before).arg(self.document).arg(self.after);
     }
 }
 
@@ -159,12 +177,9 @@ fn outcome(letter: char) -> Outcome {
 }
 
 /// The message without its closing brace: the script adds its number as the last member.
-fn open_object(message: &[u8]) -> Result<&[u8]> {
-    message
-        .trim_ascii_end()
-        .strip_suffix(b"}")
-        .filter(|open| open.trim_ascii_start().starts_with(b"{") && open.trim_ascii().len() > 1)
-        .ok_or_else(|| Error::rejected("a message to publish is no JSON object with members"))
+fn with_members(message: &[u8]) -> Result<&[u8]> {
+    let open = open_object(message)?;
+    if open.trim_ascii().len() > 1 { Ok(open) } else { Err(Error::rejected("a message to publish has no members")) }
 }
 
 #[cfg(test)]
@@ -186,6 +201,17 @@ mod tests {
             resync: false,
             known_only: false,
         }
+    }
+
+    #[test]
+    fn what_comes_after_a_forgotten_script_is_sent_again_and_no_other_error_is_swallowed() {
+        let refused = |kind| Err((ErrorKind::Server(kind), "refused").into());
+        let ok = |n| Ok(("W".to_owned(), n));
+        let forgotten = vec![ok(1), refused(ServerErrorKind::NoScript), ok(2)];
+        assert_eq!(done(forgotten).unwrap(), [("W".to_owned(), 1)]);
+        assert_eq!(done(vec![ok(1), ok(2)]).unwrap().len(), 2);
+        let error = done(vec![ok(1), refused(ServerErrorKind::ReadOnly)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly));
     }
 
     #[test]

@@ -25,7 +25,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Subscribes, and keeps subscribed until the subscriber is dropped.
 pub(crate) async fn subscribe(inner: &Arc<Inner>, pattern: &str) -> Result<Box<dyn Subscriber>> {
     let (sender, receiver) = inbox((inner.config.queue_messages_max as usize).max(1));
-    let subscription = Subscription {
+    let mut subscription = Subscription {
         client: inner.client.clone(),
         connect_timeout: inner.config.connect_timeout(),
         pattern: pattern.into(),
@@ -34,6 +34,8 @@ pub(crate) async fn subscribe(inner: &Arc<Inner>, pattern: &str) -> Result<Box<d
         inbox: sender,
     };
     let connection = subscription.connect().await?;
+    // What is read from now on is of this life of the data, or a heartbeat will tell.
+    subscription.track.lives_in(inner.generation().await?);
     tokio::spawn(subscription.run(connection));
     Ok(Box::new(receiver))
 }

@@ -28,6 +28,11 @@ impl Track {
         Self { pattern: pattern.into(), last: HashMap::new(), generation: None }
     }
 
+    /// Which life of the data it is.
+    pub(crate) fn lives_in(&mut self, generation: String) {
+        self.generation = Some(generation);
+    }
+
     /// Forgets all numbers: the connection is a new one, and who lost messages was told.
     pub(crate) fn reconnected(&mut self) {
         self.last.clear();

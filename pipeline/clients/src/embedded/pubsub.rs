@@ -7,12 +7,12 @@
 //! next publication of each channel carries the whole document. Each subscriber queues at most
 //! `queue_messages_max` messages and [`INBOX_BYTES_MAX`](crate::pubsub::INBOX_BYTES_MAX) bytes; the oldest are dropped, and it is told.
 
-use crate::pubsub::{InboxSender, Outcome, PubSub, Publication, Subscriber, inbox};
+use crate::pubsub::{InboxSender, Outcome, PubSub, Publication, Subscriber, inbox, open_object};
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use smartpulse_pipeline::error::{Error, Result};
+use smartpulse_pipeline::error::Result;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -44,7 +44,8 @@ pub struct EmbeddedPubSub {
 #[derive(Debug, Default)]
 struct State {
     counters: HashMap<Arc<str>, i64>,
-    publisher_seq: u64,
+    /// Per section: who listens to one misses nothing of another.
+    publisher_seq: HashMap<Arc<str>, u64>,
     subscribers: Vec<Subscription>,
 }
 
@@ -107,8 +108,9 @@ impl State {
         if counters_max > 0 {
             self.counters.insert(Arc::clone(&publication.channel), publication.version);
         }
-        self.publisher_seq += 1;
-        let payload = number(message, self.publisher_seq)?;
+        let publisher_seq = self.publisher_seq.entry(Arc::clone(&publication.section)).or_default();
+        *publisher_seq += 1;
+        let payload = number(message, *publisher_seq)?;
         for subscriber in &self.subscribers {
             if matches(&subscriber.pattern, &publication.channel) {
                 subscriber.inbox.push(Arc::clone(&publication.channel), payload.clone());
@@ -116,15 +118,6 @@ impl State {
         }
         Ok(outcome)
     }
-}
-
-/// The message without its closing brace.
-fn open_object(message: &[u8]) -> Result<&[u8]> {
-    message
-        .trim_ascii_end()
-        .strip_suffix(b"}")
-        .filter(|open| open.trim_ascii_start().starts_with(b"{"))
-        .ok_or_else(|| Error::rejected("a message to publish is no JSON object"))
 }
 
 /// The message with its number as the last member.

@@ -3,6 +3,7 @@
 use super::Publication;
 use bytes::Bytes;
 use smartpulse_json::Document;
+use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::message::{DataChanged, encode_data_changed};
 use smartpulse_pipeline::{Key, Patch, Timestamp};
 use std::ops::Range;
@@ -63,6 +64,18 @@ pub fn document_in(message: &[u8], document: &Document) -> Option<Range<usize>> 
     let end = message.windows(AFTER.len()).rposition(|bytes| bytes == AFTER)?;
     let start = end.checked_sub(text.len())?;
     (message.get(start..end)? == text).then_some(start..end)
+}
+
+/// A message without its closing brace, so that a member can be appended.
+///
+/// # Errors
+/// Rejected if it is no JSON object.
+pub fn open_object(message: &[u8]) -> Result<&[u8]> {
+    message
+        .trim_ascii_end()
+        .strip_suffix(b"}")
+        .filter(|open| open.trim_ascii_start().starts_with(b"{"))
+        .ok_or_else(|| Error::rejected("a message to publish is no JSON object"))
 }
 
 #[cfg(test)]
