@@ -8,10 +8,12 @@
 //! Nothing is published without the lease; events carry its number (the epoch), and lower ones than seen are
 //! refused downstream, so that what a paused holder still had in its hands does not count.
 //!
-//! The hand-over has no gap, and no row overtakes a change: the stream's start is noted before the scan begins; with
-//! each scanned page the stream is read up to a moment after the page was, and of the page only those rows go out
-//! that did not change in between. (The idea is that of DBLog's watermarks, Andreakis and Papapanagiotou, 2019.)
-//! So no change is ever told only as a marked row.
+//! The hand-over has no gap, and no row overtakes a change: the stream's start is noted before the scan begins; a scanned
+//! page (of rows, of tombstones, of remembered keys) is held until the stream has come to a moment after its reading, and
+//! of the page only those keys go out that the stream did not tell of. So no change is ever told only as a marked row.
+//! (The idea is that of DBLog's watermarks, Andreakis and Papapanagiotou, 2019.) Where the stream is behind what was
+//! committed, as far as SQL Server's capture job is in mode `cdc`, each page waits as long as that: `changes_max` says how
+//! many rows wait at once. Changes are told meanwhile.
 //!
 //! A position that clean-up has passed is never skipped silently: it is logged, counted, and healed by a new snapshot,
 //! which also tells of rows that vanished (from the tombstones; of a table without, from the keys that capture

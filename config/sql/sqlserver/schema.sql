@@ -129,3 +129,15 @@ CREATE TABLE dbo.SmartPulseCapture (
     SnapshotRequest  nvarchar(64)   NULL,
     UpdatedAt        datetime2(3)   NOT NULL
 );
+GO
+-- One row that capture in mode cdc writes while it takes a snapshot: behind each page, to learn from its change table when
+-- the capture job has come to what was committed before.
+IF OBJECT_ID(N'dbo.SmartPulseWatermark', N'U') IS NULL
+CREATE TABLE dbo.SmartPulseWatermark (
+    Id    int               NOT NULL CONSTRAINT PK_SmartPulseWatermark PRIMARY KEY,
+    Mark  uniqueidentifier  NOT NULL,
+    CONSTRAINT CK_SmartPulseWatermark_Id CHECK (Id = 1)
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM dbo.SmartPulseWatermark)
+    INSERT INTO dbo.SmartPulseWatermark (Id, Mark) VALUES (1, NEWID());

@@ -384,6 +384,16 @@ WHERE x.[__$start_lsn] = CAST(@P1 AS binary(10)) AND x.[__$operation] <> 3
     OR (x.[Id] = @P7))
 ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation]
 
+-- change data capture: mark of a moment
+DECLARE @max binary(10) = sys.fn_cdc_get_max_lsn();
+UPDATE [dbo].[SmartPulseWatermark] SET Mark = @P1;
+SELECT @max AS MaxLsn, @@ROWCOUNT AS Marked;
+
+-- change data capture: whether the job has come past it
+SELECT TOP (1) x.[__$start_lsn]
+FROM [cdc].[dbo_SmartPulseWatermark_CT] AS x
+WHERE x.[__$start_lsn] > CAST(@P2 AS binary(10)) AND x.Mark = @P1
+
 -- health: retention of change tracking
 SELECT CASE d.retention_period_units
         WHEN 1 THEN d.retention_period WHEN 2 THEN d.retention_period * 60 ELSE d.retention_period * 1440 END AS RetentionMinutes,
@@ -655,9 +665,23 @@ CREATE TABLE dbo.SmartPulseCapture (
 );
 
 -- schema
+-- One row that capture in mode cdc writes while it takes a snapshot: behind each page, to learn from its change table when
+-- the capture job has come to what was committed before.
+IF OBJECT_ID(N'dbo.SmartPulseWatermark', N'U') IS NULL
+CREATE TABLE dbo.SmartPulseWatermark (
+    Id    int               NOT NULL CONSTRAINT PK_SmartPulseWatermark PRIMARY KEY,
+    Mark  uniqueidentifier  NOT NULL,
+    CONSTRAINT CK_SmartPulseWatermark_Id CHECK (Id = 1)
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM dbo.SmartPulseWatermark)
+    INSERT INTO dbo.SmartPulseWatermark (Id, Mark) VALUES (1, NEWID());
+
+-- schema
 -- What the captured database as a whole needs: change tracking with two days of history, SNAPSHOT isolation (a poll then
--- reads changes and rows of one moment and blocks nobody), change data capture. Needs db_owner (CDC: sysadmin, but for
--- Azure SQL).
+-- reads changes and rows of one moment and blocks nobody), change data capture, also of the watermark. Needs db_owner
+-- (CDC: sysadmin, but for Azure SQL).
 
 IF NOT EXISTS (SELECT 1 FROM sys.change_tracking_databases WHERE database_id = DB_ID())
     ALTER DATABASE CURRENT SET CHANGE_TRACKING = ON (CHANGE_RETENTION = 2 DAYS, AUTO_CLEANUP = ON);
@@ -669,6 +693,11 @@ IF EXISTS (SELECT 1 FROM sys.databases WHERE database_id = DB_ID() AND snapshot_
 -- schema
 IF EXISTS (SELECT 1 FROM sys.databases WHERE database_id = DB_ID() AND is_cdc_enabled = 0)
     EXEC sys.sp_cdc_enable_db;
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM cdc.change_tables WHERE source_object_id = OBJECT_ID(N'dbo.SmartPulseWatermark'))
+    EXEC sys.sp_cdc_enable_table
+        @source_schema = N'dbo', @source_name = N'SmartPulseWatermark', @role_name = NULL, @supports_net_changes = 0;
 
 -- schema
 -- The procedures of notifications.

@@ -112,6 +112,10 @@ pub struct ChangePage {
     pub more: bool,
 }
 
+/// A moment in what the database has committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watermark(pub Vec<u8>);
+
 /// What a poll may find instead of changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Poll {
@@ -262,6 +266,14 @@ pub trait Database: Send + Sync {
     async fn head(&self, table: &str, mode: CaptureMode) -> Result<Position>;
     /// The changes after a position, at most `limit`.
     async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll>;
+    /// Marks this moment, where [`Self::changes`] may be behind what was committed. Nothing where it never is.
+    async fn watermark(&self, _mode: CaptureMode) -> Result<Option<Watermark>> {
+        Ok(None)
+    }
+    /// Whether [`Self::changes`], asked from now on, gives everything that was committed before the mark was made.
+    async fn has_captured(&self, _mark: &Watermark) -> Result<bool> {
+        Ok(true)
+    }
     /// True when a poll that finds nothing costs the database nothing, so that capture need not slow down while
     /// nothing changes.
     fn idle_poll_is_free(&self) -> bool {

@@ -7,6 +7,7 @@ use smartpulse_json::Document;
 use smartpulse_pipeline::source::Unreadable;
 use smartpulse_pipeline::state::Origin;
 use smartpulse_pipeline::{Event, Key, Operation, Timestamp};
+use std::collections::HashSet;
 
 /// What a page becomes, under one lease.
 pub(super) struct Events<'a> {
@@ -58,9 +59,10 @@ impl<'a> Events<'a> {
         self.unreadable.append(&mut later.unreadable);
     }
 
-    pub(super) fn is_about(&self, key: &Key) -> bool {
-        self.events.iter().any(|event| event.key == *key)
-            || self.unreadable.iter().any(|input| input.key.as_deref() == Some(&**key))
+    /// The keys that it tells of.
+    pub(super) fn keys(&self) -> HashSet<&str> {
+        let unreadable = self.unreadable.iter().filter_map(|input| input.key.as_deref());
+        self.events.iter().map(|event| &*event.key).chain(unreadable).collect()
     }
 
     fn event(&self, key: Key, version: i64, operation: Operation) -> Event {

@@ -36,7 +36,7 @@ pub async fn request_resnapshot(ledger: &dyn Ledger, id: &str) -> Result<usize> 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub(super) enum Phase {
-    /// Telling of what vanished, before rows are scanned again. The stream waits at its place.
+    /// Telling of what vanished, before rows are scanned again, and streaming beside it.
     Sweep { stream: Text, after: Option<String> },
     /// Scanning rows behind a key, and streaming beside it.
     Snapshot { stream: Text, after: Option<String> },

@@ -5,7 +5,7 @@
 
 use super::lease::{Holding, Order};
 use super::position::{Commit, Phase};
-use super::step::{Reader, Step};
+use super::step::{Held, Reader, Step};
 use super::{IdleStage, Table, signals};
 use async_trait::async_trait;
 use smartpulse_pipeline::error::{Error, ErrorKind, Result};
@@ -36,6 +36,8 @@ pub(super) struct TableState {
     known: bool,
     /// None until the source has decided where to start.
     phase: Option<Phase>,
+    /// A page of its scan that waits for the stream.
+    held: Option<Held>,
     /// Emissions so far.
     sequence: u64,
     last_change: Instant,
@@ -50,6 +52,7 @@ impl TableState {
             epoch: 0,
             known: false,
             phase: None,
+            held: None,
             sequence: 0,
             last_change: Instant::now(),
             failure: FAILURE.0,
@@ -150,7 +153,7 @@ impl CdcSource {
     /// Takes up where the last holder of the lease was.
     fn start(&mut self, at: usize, held: &Holding) -> Result<()> {
         let state = &mut self.tables[at];
-        (state.epoch, state.known) = (held.epoch, held.known);
+        (state.epoch, state.known, state.held) = (held.epoch, held.known, None);
         state.phase = match &held.position {
             None => None,
             Some(position) => Some(Phase::from_position(position).ok_or_else(|| {
@@ -168,7 +171,8 @@ impl CdcSource {
     async fn stepped(&mut self, at: usize, step: Step, cx: &mut SourceContext) -> Result<Duration> {
         let state = &mut self.tables[at];
         state.failure = FAILURE.0;
-        let Step { events, unreadable, next, more, position_lost, blocked, unknown_deletes } = step;
+        let Step { events, unreadable, next, held, more, position_lost, blocked, unknown_deletes } = step;
+        state.held = held;
         if let Some(reason) = blocked {
             state.table.signals.poll_failed();
             if state.tells() {
@@ -216,7 +220,7 @@ impl CdcSource {
         let (Some(request), Some(phase)) = (state.table.lease.request(), &state.phase) else { return Ok(()) };
         tracing::info!(table = state.table.name, "taking a new snapshot, as asked");
         cx.metrics().note("resnapshot", 1);
-        state.phase = Some(state.table.anew(phase.stream().clone()));
+        (state.phase, state.held) = (Some(state.table.anew(phase.stream().clone())), None);
         state.table.lease.take_request(request, state.sequence + 1);
         emit(state, Emission::default(), cx).await
     }
@@ -239,9 +243,9 @@ impl CdcSource {
     }
 
     /// The table's next step, after a wait.
-    fn begin(&self, at: usize, wait: Duration, turns: &mut Turns) {
-        let TableState { table, epoch, known, phase, .. } = &self.tables[at];
-        let (table, epoch, known, phase) = (table.clone(), *epoch, *known, phase.clone());
+    fn begin(&mut self, at: usize, wait: Duration, turns: &mut Turns) {
+        let TableState { table, epoch, known, phase, held, .. } = &mut self.tables[at];
+        let (table, epoch, known, phase, held) = (table.clone(), *epoch, *known, phase.clone(), held.take());
         turns.spawn(async move {
             let stepping = async {
                 if !wait.is_zero() {
@@ -249,7 +253,7 @@ impl CdcSource {
                 }
                 table.signals.poll_begins();
                 let reader = Reader { table: &table, epoch, known };
-                reader.step(phase).await.map_or_else(Outcome::Failed, Outcome::Stepped)
+                reader.step(phase, held).await.map_or_else(Outcome::Failed, Outcome::Stepped)
             };
             (at, unless_ended(stepping, table.lease.lost(epoch)).await)
         });

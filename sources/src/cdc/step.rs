@@ -5,7 +5,7 @@ use super::events::Events;
 use super::memory::Known;
 use super::position::{Phase, Text};
 use super::{OnSchemaChange, Snapshot, Table};
-use smartpulse_clients::database::{Change, Poll, SchemaChange, Tombstone};
+use smartpulse_clients::database::{Change, Poll, SchemaChange, Tombstone, Watermark};
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::source::Unreadable;
 use smartpulse_pipeline::{Event, Key, Operation, Timestamp};
@@ -16,6 +16,8 @@ pub(super) struct Step {
     pub(super) events: Vec<Event>,
     pub(super) unreadable: Vec<Unreadable>,
     pub(super) next: Phase,
+    /// What was scanned and waits for the stream.
+    pub(super) held: Option<Held>,
     /// True when there is more to be had at once.
     pub(super) more: bool,
     /// True when the stream's place was cleaned up.
@@ -24,6 +26,26 @@ pub(super) struct Step {
     pub(super) blocked: Option<String>,
     /// How many deletes were of keys that nobody was ever told of.
     pub(super) unknown_deletes: u64,
+}
+
+/// A page of a scan, until the stream has come to the moment that it was read at. In memory alone: whoever takes over reads
+/// the page again.
+pub(super) struct Held {
+    events: Vec<Event>,
+    unreadable: Vec<Unreadable>,
+    /// Where the scan goes on.
+    next: Phase,
+    /// The moment after the reading; none where the stream is never behind what was committed.
+    mark: Option<Watermark>,
+}
+
+impl Held {
+    /// Leaves out what the stream tells of itself.
+    fn leave_out(&mut self, told: &Events<'_>) {
+        let keys = told.keys();
+        self.events.retain(|event| !keys.contains(&*event.key));
+        self.unreadable.retain(|input| input.key.as_deref().is_none_or(|key| !keys.contains(key)));
+    }
 }
 
 /// What the stream gave.
@@ -50,7 +72,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// One page.
-    pub(super) async fn step(&self, phase: Option<Phase>) -> Result<Step> {
+    pub(super) async fn step(&self, phase: Option<Phase>, held: Option<Held>) -> Result<Step> {
         let table = self.table;
         let Some(phase) = phase else {
             // Committed before anything else is, so that the stream's start is never noted again.
@@ -61,114 +83,123 @@ impl<'a> Reader<'a> {
                 Snapshot::Never => Phase::Stream { stream },
             }));
         };
-        match phase {
-            Phase::Sweep { stream, after } => self.sweep(stream, after).await,
-            Phase::Snapshot { stream, after } => self.snapshot(stream, after).await,
-            Phase::Vanish { stream, after } => self.vanish(stream, after).await,
-            Phase::Stream { stream } => {
-                let phase = Phase::Stream { stream };
-                match self.changes(&phase).await? {
-                    Streamed::Changes(changes) => {
-                        let next = phase.with_stream(changes.next.clone());
-                        Ok(self.page(changes, next))
-                    }
-                    Streamed::Instead(step) => Ok(step),
-                }
-            }
+        if !matches!(phase, Phase::Stream { .. }) {
+            return self.beside(phase, held).await;
         }
+        Ok(match self.changes(&phase).await? {
+            Streamed::Changes(changes) => {
+                let next = phase.with_stream(changes.next.clone());
+                self.page(changes, next)
+            }
+            Streamed::Instead(step) => step,
+        })
     }
 
-    /// A page of tombstones.
-    async fn sweep(&self, stream: Text, after: Option<String>) -> Result<Step> {
-        let (table, limit) = (self.table, self.table.settings.changes_max);
-        let gone = table.database.tombstones(&table.name, after.as_deref(), limit).await?;
-        let next = match gone.last() {
-            Some(last) if gone.len() >= limit => Phase::Sweep { stream, after: Some(last.key.to_string()) },
-            _ => Phase::Snapshot { stream, after: None },
+    /// A page of a scan, beside the stream. It is told when the stream has come to the moment that it was read at, without
+    /// what the stream told of until then; changes are told as they come.
+    async fn beside(&self, mut phase: Phase, held: Option<Held>) -> Result<Step> {
+        // Asked before the stream is read: what is captured by now is then read too.
+        let mut captured = match &held {
+            Some(held) => self.has_captured(held).await?,
+            None => false,
         };
-        let mut events = Events::new(table, self.epoch);
-        gone.into_iter().for_each(|tombstone| events.vanished(tombstone));
-        Ok(self.give(events, next, true))
-    }
-
-    /// A page of rows between two readings of the stream.
-    async fn snapshot(&self, stream: Text, after: Option<String>) -> Result<Step> {
-        let (table, limit) = (self.table, self.table.settings.changes_max);
-        let phase = Phase::Snapshot { stream, after };
-        let mut before = match self.changes(&phase).await? {
-            Streamed::Changes(changes) => changes,
-            Streamed::Instead(step) => return Ok(step),
-        };
-        let phase = phase.with_stream(before.next.clone());
-        if before.more {
-            return Ok(self.page(before, phase));
-        }
-        let after = match &phase {
-            Phase::Snapshot { after, .. } => after.as_deref(),
-            _ => None,
-        };
-        let rows = table.database.scan(&table.name, after, limit).await?;
-        let Streamed::Changes(meanwhile) = self.changes(&phase).await? else {
-            // Found again by the next step; what was read before is told first.
-            return Ok(self.page_more(before, phase));
-        };
-        let phase = phase.with_stream(meanwhile.next.clone());
-        if meanwhile.more {
-            // What changed since the page was read is not all known: the page is read again.
-            before.join(meanwhile);
-            return Ok(self.page(before, phase));
-        }
-        let last = (rows.len() >= limit).then(|| rows.last().map(|row| row.key.to_string())).flatten();
-        for row in rows {
-            if !meanwhile.events.is_about(&row.key) {
-                before.events.scanned(row);
-            }
-        }
-        let stream = meanwhile.next.clone();
-        before.join(meanwhile);
-        let next = match last {
-            Some(last) => Phase::Snapshot { stream, after: Some(last) },
-            None if table.memory.is_some() => Phase::Vanish { stream, after: None },
-            None => {
-                tracing::info!(table = table.name, "snapshot complete; streaming");
-                Phase::Stream { stream }
-            }
-        };
-        Ok(self.page_more(before, next))
-    }
-
-    /// A page of remembered keys: those of them that are not there, and of which the stream does not tell, have vanished.
-    async fn vanish(&self, stream: Text, after: Option<String>) -> Result<Step> {
-        let (table, limit) = (self.table, self.table.settings.changes_max);
-        let Some(memory) = &table.memory else { return Ok(self.moved(Phase::Stream { stream })) };
-        let (remembered, last) = memory.page(after.as_deref(), limit).await?;
-        let keys: Vec<Key> = remembered.iter().map(|(key, _)| key.clone()).collect();
-        let there = if keys.is_empty() { Vec::new() } else { table.database.get(&table.name, &keys).await? };
-        let phase = Phase::Vanish { stream, after };
         let mut changes = match self.changes(&phase).await? {
             Streamed::Changes(changes) => changes,
             Streamed::Instead(step) => return Ok(step),
         };
-        if changes.more {
-            let phase = phase.with_stream(changes.next.clone());
-            return Ok(self.page(changes, phase));
-        }
-        let mut vanished = Events::new(table, self.epoch);
-        for (key, version) in remembered {
-            if !there.iter().any(|row| row.key == key) && !changes.events.is_about(&key) {
-                vanished.vanished(Tombstone { key, version: version + 1, deleted_at: Timestamp::now() });
-            }
-        }
-        changes.events.append(vanished);
-        let stream = changes.next.clone();
-        let next = match last {
-            Some(last) => Phase::Vanish { stream, after: Some(last) },
+        phase = phase.with_stream(changes.next.clone());
+        let mut held = match held {
+            Some(held) => held,
+            None if changes.more => return Ok(self.page(changes, phase)),
             None => {
-                tracing::info!(table = table.name, "snapshot complete; streaming");
-                Phase::Stream { stream }
+                let held = self.scan(&phase).await?;
+                captured = self.has_captured(&held).await?;
+                let Streamed::Changes(meanwhile) = self.changes(&phase).await? else {
+                    // Found again by the next step; what was read before is told first.
+                    return Ok(self.page_more(changes, phase));
+                };
+                phase = phase.with_stream(meanwhile.next.clone());
+                changes.join(meanwhile);
+                held
             }
         };
+        held.leave_out(&changes.events);
+        if changes.more || !captured {
+            return Ok(Step { held: Some(held), ..self.page(changes, phase) });
+        }
+        let Held { mut events, mut unreadable, next, .. } = held;
+        changes.events.events.append(&mut events);
+        changes.events.unreadable.append(&mut unreadable);
+        if matches!(next, Phase::Stream { .. }) {
+            tracing::info!(table = self.table.name, "snapshot complete; streaming");
+        }
+        let next = next.with_stream(changes.next.clone());
         Ok(self.page_more(changes, next))
+    }
+
+    async fn has_captured(&self, held: &Held) -> Result<bool> {
+        match &held.mark {
+            Some(mark) => self.table.database.has_captured(mark).await,
+            None => Ok(true),
+        }
+    }
+
+    /// The next page of what a phase scans, and the moment behind it.
+    async fn scan(&self, phase: &Phase) -> Result<Held> {
+        let (table, stream) = (self.table, phase.stream().clone());
+        let mut told = Events::new(table, self.epoch);
+        let next = match phase {
+            Phase::Sweep { after, .. } => self.sweep(&mut told, stream, after.as_deref()).await?,
+            Phase::Snapshot { after, .. } => self.snapshot(&mut told, stream, after.as_deref()).await?,
+            Phase::Vanish { after, .. } => self.vanish(&mut told, stream, after.as_deref()).await?,
+            Phase::Stream { .. } => Phase::Stream { stream },
+        };
+        let mark = table.database.watermark(table.mode).await?;
+        let Events { events, unreadable, .. } = told;
+        Ok(Held { events, unreadable, next, mark })
+    }
+
+    /// A page of tombstones.
+    async fn sweep(&self, told: &mut Events<'a>, stream: Text, after: Option<&str>) -> Result<Phase> {
+        let (table, limit) = (self.table, self.table.settings.changes_max);
+        let gone = table.database.tombstones(&table.name, after, limit).await?;
+        let last = gone.last().filter(|_| gone.len() >= limit).map(|last| last.key.to_string());
+        gone.into_iter().for_each(|tombstone| told.vanished(tombstone));
+        Ok(match last {
+            Some(last) => Phase::Sweep { stream, after: Some(last) },
+            None => Phase::Snapshot { stream, after: None },
+        })
+    }
+
+    /// A page of rows.
+    async fn snapshot(&self, told: &mut Events<'a>, stream: Text, after: Option<&str>) -> Result<Phase> {
+        let (table, limit) = (self.table, self.table.settings.changes_max);
+        let rows = table.database.scan(&table.name, after, limit).await?;
+        let last = rows.last().filter(|_| rows.len() >= limit).map(|row| row.key.to_string());
+        rows.into_iter().for_each(|row| told.scanned(row));
+        Ok(match last {
+            Some(last) => Phase::Snapshot { stream, after: Some(last) },
+            None if table.memory.is_some() => Phase::Vanish { stream, after: None },
+            None => Phase::Stream { stream },
+        })
+    }
+
+    /// A page of remembered keys: those of them that are not there have vanished.
+    async fn vanish(&self, told: &mut Events<'a>, stream: Text, after: Option<&str>) -> Result<Phase> {
+        let (table, limit) = (self.table, self.table.settings.changes_max);
+        let Some(memory) = &table.memory else { return Ok(Phase::Stream { stream }) };
+        let (remembered, last) = memory.page(after, limit).await?;
+        let keys: Vec<Key> = remembered.iter().map(|(key, _)| key.clone()).collect();
+        let there = if keys.is_empty() { Vec::new() } else { table.database.get(&table.name, &keys).await? };
+        for (key, version) in remembered {
+            if !there.iter().any(|row| row.key == key) {
+                told.vanished(Tombstone { key, version: version + 1, deleted_at: Timestamp::now() });
+            }
+        }
+        Ok(match last {
+            Some(last) => Phase::Vanish { stream, after: Some(last) },
+            None => Phase::Stream { stream },
+        })
     }
 
     /// What was committed after the place of a phase.
@@ -240,7 +271,7 @@ impl<'a> Reader<'a> {
 
     fn give(&self, events: Events<'a>, next: Phase, more: bool) -> Step {
         let Events { events, unreadable, .. } = events;
-        Step { events, unreadable, next, more, position_lost: false, blocked: None, unknown_deletes: 0 }
+        Step { events, unreadable, next, held: None, more, position_lost: false, blocked: None, unknown_deletes: 0 }
     }
 }
 

@@ -12,16 +12,16 @@ use smartpulse_testing::uuid;
 use std::sync::Arc;
 
 /// A table without triggers: nothing keeps its versions, and its deletes leave no tombstones.
-const NOTES: &str = "CREATE TABLE dbo.Notes (
+pub const NOTES: &str = "CREATE TABLE dbo.Notes (
     Id uniqueidentifier NOT NULL CONSTRAINT PK_Notes PRIMARY KEY, Title nvarchar(100) NOT NULL, VersionId bigint NOT NULL);
 ALTER TABLE dbo.Notes ENABLE CHANGE_TRACKING WITH (TRACK_COLUMNS_UPDATED = OFF);";
 
-const NOTES_CDC: &str = "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'Notes', @role_name = NULL, \
+pub const NOTES_CDC: &str = "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'Notes', @role_name = NULL, \
                          @supports_net_changes = 0;";
 
-const TABLE_NOTES: &str = "tables: { Notes: { section: note } }";
+pub const TABLE_NOTES: &str = "tables: { Notes: { section: note } }";
 
-fn notes(rows: &[(u64, i64)]) -> String {
+pub fn notes(rows: &[(u64, i64)]) -> String {
     let rows: Vec<String> = rows.iter().map(|(id, version)| format!("('{}', N'a', {version})", uuid(*id))).collect();
     format!("INSERT INTO dbo.Notes (Id, Title, VersionId) VALUES {};", rows.join(", "))
 }

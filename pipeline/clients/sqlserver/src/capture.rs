@@ -29,7 +29,7 @@ use crate::statements::capture as sql;
 use fold::Rules;
 use instances::{Captured, Instance, InstanceShape};
 use position::InstanceId;
-use smartpulse_clients::database::{CaptureHealth, CaptureMode, Poll};
+use smartpulse_clients::database::{CaptureHealth, CaptureMode, Poll, Watermark};
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::{Position, Timestamp};
 use std::collections::HashMap;
@@ -84,6 +84,25 @@ impl Capture {
     /// As the contract says; fatal where the mode is not enabled, with what to do.
     pub async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll> {
         retrying!(self.cx.capture_pool, "changes", c => self.changes_on(c, table, mode, after, limit).await.map_err(|f| self.cx.catalogue.learn(table, f)))
+    }
+
+    /// Marks this moment, where the stream may be behind what was committed.
+    ///
+    /// # Errors
+    /// As the contract says; fatal where there is nothing to write the mark to.
+    pub async fn watermark(&self, mode: CaptureMode) -> Result<Option<Watermark>> {
+        match mode {
+            CaptureMode::ChangeTracking => Ok(None),
+            CaptureMode::Cdc => retrying!(self.cx.capture_pool, "watermark", c => cdc::mark(c).await).map(Some),
+        }
+    }
+
+    /// Whether the stream has come past a mark.
+    ///
+    /// # Errors
+    /// As the contract says.
+    pub async fn has_captured(&self, mark: &Watermark) -> Result<bool> {
+        retrying!(self.cx.capture_pool, "watermark", c => cdc::is_past(c, mark).await)
     }
 
     /// How capture is doing for someone at a position.

@@ -251,7 +251,7 @@ impl Catalogue {
 
     async fn unknown(&self, connection: &mut Connection, name: &str) -> Outcome<Error> {
         let tables = connection.rows("listing tables", statements::TABLES, &[]).await?;
-        let own = |table: &str| table == "SmartPulseCapture" || table.ends_with("_truncate_guard");
+        let own = |table: &str| table.starts_with("SmartPulse") || table.ends_with("_truncate_guard");
         let tables: Vec<&str> = tables.iter().filter_map(|row| rows::text(row, 0)).filter(|t| !own(t)).collect();
         let known = if tables.is_empty() {
             "none that this login can see: create its schema, or ask `smartpulse plan`".to_owned()

@@ -8,7 +8,7 @@
 //! not answered is in doubt: the error says so, and it is not tried again.
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `tombstones`, `scan`, `get`, `list`, `write`,
-//! `insert_absent`, `health`, `plan`, `lease`, `ledger`.
+//! `insert_absent`, `watermark`, `health`, `plan`, `lease`, `ledger`.
 
 use crate::capture::Capture;
 use crate::catalogue::Catalogue;
@@ -21,7 +21,7 @@ use prometheus::Registry;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::{
     CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone,
-    Write, Written,
+    Watermark, Write, Written,
 };
 use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_clients::metrics::DatabaseMetrics;
@@ -145,6 +145,14 @@ impl Database for SqlServerDatabase {
 
     async fn changes(&self, table: &str, mode: CaptureMode, after: &Position, limit: usize) -> Result<Poll> {
         self.measured("changes", self.capture.changes(table, mode, after, limit)).await
+    }
+
+    async fn watermark(&self, mode: CaptureMode) -> Result<Option<Watermark>> {
+        self.measured("watermark", self.capture.watermark(mode)).await
+    }
+
+    async fn has_captured(&self, mark: &Watermark) -> Result<bool> {
+        self.measured("watermark", self.capture.has_captured(mark)).await
     }
 
     fn poll_interval(&self) -> Duration {

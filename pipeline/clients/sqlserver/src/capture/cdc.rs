@@ -8,6 +8,10 @@
 //! The last page of what there is ends at the LSN that was asked first, also when it is empty: the position of a table at
 //! rest must not fall behind clean-up.
 //!
+//! The job is behind what was committed. Whoever reads rows beside the stream marks the moment with a write of its own, to a
+//! captured table of one row, and has come to it when the mark is in that table's change table: the job reads the log in its
+//! order.
+//!
 //! Values of `max` types that an update did not change, and computed columns, are not in the log: they come from the row as
 //! it is now. They may be newer than the change, and then the change that brings them follows.
 
@@ -21,11 +25,12 @@ use crate::errors::Outcome;
 use crate::rows;
 use crate::statements::capture::{self as sql, CDC_PAGE_COLUMNS};
 use bytes::Bytes;
-use smartpulse_clients::database::{Change, ChangePage, Poll, SchemaChange};
+use smartpulse_clients::database::{Change, ChangePage, Poll, SchemaChange, Watermark};
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Position, Timestamp};
 use std::sync::Arc;
-use tiberius::Row;
+use tiberius::{ColumnData, Row};
+use uuid::Uuid;
 
 /// Rows beyond a page by which its last ones are judged: the other half of an update is next to it nearly always.
 const LOOK_AHEAD: usize = 64;
@@ -73,6 +78,26 @@ pub(super) async fn state(
 
 fn lsn(row: &Row, place: usize) -> Option<Lsn> {
     rows::bytes(row, place).and_then(Lsn::from_bytes)
+}
+
+/// Marks this moment.
+pub(super) async fn mark(connection: &mut Connection) -> Outcome<Watermark> {
+    let mark = Uuid::new_v4();
+    let found = connection.rows("watermark", sql::MARK, &[Param(ColumnData::Guid(Some(mark)))]).await?;
+    let marked = found.first().filter(|row| rows::integer(row, 1) == Some(1));
+    let row = marked.ok_or_else(|| {
+        Error::fatal("dbo.SmartPulseWatermark has no row to mark: `smartpulse plan` prints what a DBA must run")
+    })?;
+    let max = lsn(row, 0).unwrap_or_default();
+    Ok(Watermark([&max.0[..], mark.as_bytes()].concat()))
+}
+
+/// Whether the job has come past a mark.
+pub(super) async fn is_past(connection: &mut Connection, mark: &Watermark) -> Outcome<bool> {
+    let parsed = mark.0.split_first_chunk::<10>().zip(mark.0.get(10..).and_then(|id| Uuid::from_slice(id).ok()));
+    let ((max, _), id) = parsed.ok_or_else(|| Error::fatal("a watermark is none of ours"))?;
+    let params = [Param(ColumnData::Guid(Some(id))), Param::bytes(*max)];
+    Ok(!connection.rows("watermark", sql::MARKED, &params).await?.is_empty())
 }
 
 /// The changes after a position.

@@ -114,6 +114,18 @@ pub fn cdc_state(azure: bool) -> String {
     )
 }
 
+/// Marks this moment with `@P1`; how far the capture job was before it, and how many rows took the mark.
+pub const MARK: &str = "\
+DECLARE @max binary(10) = sys.fn_cdc_get_max_lsn();
+UPDATE [dbo].[SmartPulseWatermark] SET Mark = @P1;
+SELECT @max AS MaxLsn, @@ROWCOUNT AS Marked;";
+
+/// A row when the capture job has come past the mark `@P1`, which was made behind LSN `@P2`.
+pub const MARKED: &str = "\
+SELECT TOP (1) x.[__$start_lsn]
+FROM [cdc].[dbo_SmartPulseWatermark_CT] AS x
+WHERE x.[__$start_lsn] > CAST(@P2 AS binary(10)) AND x.Mark = @P1";
+
 /// The columns of the change table with the number `@P1`. Names are those the table had when it was made; the numbers
 /// are those of the table's columns.
 pub const CDC_COLUMNS: &str = "\

@@ -72,6 +72,8 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("change data capture: page inside a transaction", cdc_page(&table, &shape, true)),
         ("change data capture: page of a table with a max type", cdc_page(&orders, &odd, false)),
         ("change data capture: rest of a transaction", cdc_beyond(&table, &shape, 2)),
+        ("change data capture: mark of a moment", capture::MARK.to_owned()),
+        ("change data capture: whether the job has come past it", capture::MARKED.to_owned()),
         ("health: retention of change tracking", health::CT_RETENTION.to_owned()),
         ("health: age of a version", health::CT_AGE.to_owned()),
         ("health: age of an LSN", health::CDC_AGE.to_owned()),
