@@ -36,6 +36,13 @@ pub(crate) fn document(status: StatusCode, body: Bytes, tag: HeaderValue) -> Res
     (status, headers, Body::from(body)).into_response()
 }
 
+/// Says that an answer may be behind the database.
+pub(crate) fn mark_stale(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, STALE_CACHE_CONTROL);
+    headers.insert(X_CACHE_STALE, HeaderValue::from_static("true"));
+    headers.insert(WARNING, STALE_WARNING);
+}
+
 /// A cached answer.
 pub(crate) struct Answer {
     pub body: Bytes,
@@ -58,9 +65,7 @@ impl Answer {
         headers.insert(X_CACHE_LEVEL, HeaderValue::from_static(self.level.as_str()));
         headers.insert(VARY, VARY_CALLER);
         if self.stale {
-            headers.insert(CACHE_CONTROL, STALE_CACHE_CONTROL);
-            headers.insert(X_CACHE_STALE, HeaderValue::from_static("true"));
-            headers.insert(WARNING, STALE_WARNING);
+            mark_stale(headers);
         } else {
             headers.insert(CACHE_CONTROL, shared.cache_control.clone());
         }

@@ -1,6 +1,6 @@
 //! `POST /api/forecasts/query`: several forecasts by id, each as its own read would answer it.
 
-use crate::answer::APPLICATION_JSON;
+use crate::answer::{APPLICATION_JSON, mark_stale};
 use crate::auth::Called;
 use crate::error::ApiError;
 use crate::openapi::{Batch, BatchAnswer};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 const LOADS_MAX: usize = 16;
 
 /// `POST /api/forecasts/query` `{"ids": [...]}`: the forecasts in the order of their ids, and the ids for which there is
-/// none, or none that is the caller's to see.
+/// none, or none that is the caller's to see. Stale if one of them is.
 #[utoipa::path(
     post, path = "/api/forecasts/query", operation_id = "readForecasts",
     request_body = Batch,
@@ -44,9 +44,11 @@ pub(crate) async fn query(
     let found: Vec<_> = stream::iter(loads).buffered(LOADS_MAX).try_collect().await?;
     let mut body = String::from("{\"items\":[");
     let mut missing = Vec::new();
+    let mut stale = false;
     for (id, hit) in ids.iter().zip(found) {
         match hit.filter(|hit| sees(&called, &hit.document)) {
             Some(hit) => {
+                stale |= hit.stale;
                 if !body.ends_with('[') {
                     body.push(',');
                 }
@@ -56,5 +58,9 @@ pub(crate) async fn query(
         }
     }
     body.push_str(&format!("],\"missing\":{}}}", json!(missing)));
-    Ok(([(CONTENT_TYPE, APPLICATION_JSON)], Body::from(body)).into_response())
+    let mut response = ([(CONTENT_TYPE, APPLICATION_JSON)], Body::from(body)).into_response();
+    if stale {
+        mark_stale(response.headers_mut());
+    }
+    Ok(response)
 }

@@ -54,7 +54,9 @@ pub(crate) enum ApiError {
     HeadersTooLarge,
     /// The path and query are too long.
     UriTooLong,
-    /// Nobody tells of changes here: there is no bus.
+    /// This user has too many streams open.
+    TooManyStreams,
+    /// Nobody tells of changes here: there is no bus, or it is away.
     ChangesUnavailable,
     /// Too many requests are under way.
     Overloaded,
@@ -114,6 +116,11 @@ impl ApiError {
             Self::TooManyRequests(_) => {
                 (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS", "you call too often".to_owned())
             }
+            Self::TooManyStreams => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "TOO_MANY_STREAMS",
+                "you have too many streams open: close some".to_owned(),
+            ),
             Self::HeadersTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "HEADERS_TOO_LARGE",
@@ -125,7 +132,7 @@ impl ApiError {
             Self::ChangesUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "CHANGES_UNAVAILABLE",
-                "this instance has no bus to hear of changes".to_owned(),
+                "this instance hears of no changes: it has no bus, or the bus is away".to_owned(),
             ),
             Self::Overloaded => {
                 (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "too many requests are under way".to_owned())
@@ -159,7 +166,7 @@ impl IntoResponse for ApiError {
         let fields: &[FieldError] = if let Self::Validation(fields) = &self { fields } else { &[] };
         let mut response = (status, Json(ErrorBody { error, code, fields })).into_response();
         let headers = response.headers_mut();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || self == Self::TooManyStreams {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         if let Self::TooManyRequests(wait) = self {

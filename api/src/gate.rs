@@ -4,6 +4,7 @@
 //! is what matters. Cheap refusals come first, and nothing of a caller's is looked at before the caller is known.
 
 use crate::auth::{Called, Refusal, Verifier};
+use crate::changes::stream;
 use crate::error::ApiError;
 use crate::measure::HttpMetrics;
 use crate::policy::{Policies, Policy};
@@ -74,11 +75,6 @@ impl Gate {
         if policy == Policy::Open {
             return Ok(Pass::Open);
         }
-        // A request that waits in line uses memory and helps nobody.
-        let Ok(permit) = self.concurrency.try_acquire() else {
-            self.metrics.shed("concurrency");
-            return Err(ApiError::Overloaded);
-        };
         let called = match policy {
             Policy::Stream if !request.headers().contains_key(AUTHORIZATION) => self.ticketed(request.uri()),
             _ => self.called(request.headers()).await,
@@ -96,7 +92,15 @@ impl Gate {
         {
             return Err(ApiError::Forbidden);
         }
+        if policy == Policy::Stream {
+            stream::caught_up(&self.shared).await?;
+        }
         request.extensions_mut().insert(called);
+        // Places are for those who are known and need not wait. A request that waits in line uses memory and helps nobody.
+        let Ok(permit) = self.concurrency.try_acquire() else {
+            self.metrics.shed("concurrency");
+            return Err(ApiError::Overloaded);
+        };
         Ok(Pass::Place { _permit: permit })
     }
 

@@ -120,8 +120,11 @@ fn complete(operation: &mut Operation, policy: Option<Policy>) {
         refusals.extend([
             ("401", "Who calls is not known."),
             ("403", "The company is not the caller's."),
-            ("429", "This user calls too often: `Retry-After` says when to come again."),
-            ("503", "Too many streams are open, or the bus or the database is away."),
+            ("429", "This user calls too often, or has too many streams open: `Retry-After` says when to come again."),
+            (
+                "503",
+                "Too many streams are open, or the bus or the database is away: `Retry-After` says when to come again.",
+            ),
         ]);
     }
     for (status, text) in refusals {

@@ -38,7 +38,7 @@ const EDITOR: Policy = Policy::AtLeast(Role::Editor);
 /// The API of one instance.
 pub struct Api {
     pub(crate) settings: ApiSettings,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     gate: Arc<Gate>,
     cors: Option<CorsLayer>,
     router: Router<Arc<Shared>>,
@@ -88,7 +88,8 @@ impl Api {
         let metrics = HttpMetrics::new(&parts.registry)?;
         let request_timeout = Duration::from_millis(settings.request_timeout_ms);
         let (database, readiness) = (Arc::clone(&parts.database), Arc::clone(&parts.readiness));
-        let feed = Feed::new(&settings.streams, &parts.partition, database, readiness, &parts.registry)?;
+        let feed =
+            Feed::new(&settings.streams, &parts.partition, database, readiness, metrics.clone(), &parts.registry)?;
         let shared = Arc::new(Shared {
             parts,
             cache_control,

@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-/// How many connections are open at a time. Beyond it they wait in the system's backlog; each takes a file
-/// descriptor and some kilobytes.
-const CONNECTIONS_MAX: usize = 10_000;
+/// How many connections may be open beyond those that streams and requests under way can need: idle ones, and those that
+/// ask for health.
+const CONNECTIONS_SPARE: usize = 4_096;
 
 /// How long accepting pauses when the system has no more descriptors or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -66,7 +66,7 @@ impl Api {
         http.max_buf_size(HEAD_BYTES_MAX);
         http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(api.settings.header_timeout_ms));
         let patience = Duration::from_millis(api.settings.request_timeout_ms);
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Arc::new(Semaphore::new(connections_max(&api.settings)));
         let graceful = GracefulShutdown::new();
         {
             let mut shutdown = pin!(shutdown);
@@ -89,6 +89,12 @@ impl Api {
             tracing::error!(%panic, "the feed of changes ended early");
         }
     }
+}
+
+/// How many connections are open at a time. Beyond it they wait in the system's backlog; each takes a file descriptor and
+/// some kilobytes. However many streams there are, health is answered.
+fn connections_max(settings: &ApiSettings) -> usize {
+    settings.streams.clients_max + settings.concurrency_max + CONNECTIONS_SPARE
 }
 
 /// The next connection, as soon as there is room for it. Dropping the future loses none.
@@ -120,5 +126,18 @@ async fn connection(
     let served = http.serve_connection(TokioIo::new(Patient::new(stream, patience)), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(served).await {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smartpulse_config::Settings;
+
+    #[test]
+    fn streams_leave_connections_for_health() {
+        let mut settings = Settings::default().api;
+        settings.streams.clients_max = 100_000;
+        assert_eq!(connections_max(&settings), 100_000 + settings.concurrency_max + CONNECTIONS_SPARE);
     }
 }

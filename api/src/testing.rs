@@ -5,16 +5,20 @@ use smartpulse_cache::{Cache, CacheConfig};
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
 use smartpulse_config::{AuthSettings, Settings};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
 /// An API with the built-in settings. Its database has no tables.
 pub(crate) fn api() -> Api {
-    let registry = prometheus::Registry::new();
     let folder = tempfile::tempdir().unwrap();
-    let database = SqliteDatabase::open("main", &SqliteConfig::default(), folder.path(), &registry).unwrap();
-    let database: SharedDatabase = Arc::new(database);
+    api_over(open(folder.path()))
+}
+
+/// An API with the built-in settings.
+pub(crate) fn api_over(database: SharedDatabase) -> Api {
+    let registry = prometheus::Registry::new();
     let cache = Cache::new(CacheConfig::default(), Arc::clone(&database), &registry).unwrap();
     let readiness = Arc::new(Readiness::default());
     Api::new(
@@ -23,6 +27,18 @@ pub(crate) fn api() -> Api {
         Parts { cache, database, bus: None, partition: "production".to_owned(), readiness, registry },
     )
     .unwrap()
+}
+
+/// An empty database in a folder.
+pub(crate) async fn database(folder: &Path) -> SharedDatabase {
+    let database = open(folder);
+    database.create_schema().await.unwrap();
+    database
+}
+
+fn open(folder: &Path) -> SharedDatabase {
+    let registry = prometheus::Registry::new();
+    Arc::new(SqliteDatabase::open("main", &SqliteConfig::default(), folder, &registry).unwrap())
 }
 
 pub(crate) fn admin_token(settings: &AuthSettings) -> String {

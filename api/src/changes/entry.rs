@@ -1,5 +1,6 @@
 //! One change as streams send it: rendered once, however many listen. Pure.
 
+use super::Audience;
 use bytes::Bytes;
 use smartpulse_clients::bus::MessageId;
 use smartpulse_json::{Document, diff, whole_add, whole_remove, whole_replace};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 pub(super) struct Entry {
     pub key: Key,
     pub version: i64,
+    /// When it was committed.
+    pub time: Timestamp,
     /// Where clients resume after it.
     pub cursor: Box<str>,
     /// The message it was made of, to be acked when nobody can resume before it any more.
@@ -23,19 +26,27 @@ pub(super) struct Entry {
     to: Option<Arc<str>>,
     /// For those who see it before and after.
     changed: Bytes,
-    /// For those who did not see it before: the whole document.
+    /// For those who did not see it before, where that is another frame: the whole document.
     appeared: Option<Bytes>,
-    /// For those who do not see it any more.
+    /// For those who do not see it any more, where that is another frame: its removal.
     vanished: Option<Bytes>,
 }
 
-/// What is known of a key: the newest version, and what a patch is made against.
+/// Whose a forecast is: all that is kept of one for long. Without it nobody could be told that it moved away.
 #[derive(Debug, Clone)]
+pub(super) struct Owner {
+    pub version: i64,
+    /// `None` after a delete.
+    pub company: Option<Arc<str>>,
+    /// Whether that version was heard. One that was only read from the database is still to come, or came long ago.
+    pub heard: bool,
+}
+
+/// What a patch is made against.
+#[derive(Debug)]
 pub(super) struct Known {
     pub version: i64,
-    pub company: Option<Arc<str>>,
-    /// `None` after a delete.
-    pub document: Option<Document>,
+    pub document: Document,
 }
 
 /// Who sends, and of what.
@@ -47,28 +58,36 @@ pub(super) struct Source {
 }
 
 impl Entry {
-    /// The entry of a captured change and what is known from then on; `None` for a version that was told already.
-    pub fn of(source: &Source, event: &Event, known: Option<&Known>, message: MessageId) -> Option<(Self, Known)> {
-        if known.is_some_and(|known| event.version <= known.version) {
+    /// The entry of a captured change and whose the forecast is from then on; `None` for a version that was told already.
+    pub fn of(
+        source: &Source,
+        event: &Event,
+        owner: Option<&Owner>,
+        known: Option<&Known>,
+        message: MessageId,
+    ) -> Option<(Self, Owner)> {
+        if owner.is_some_and(|owner| owner.heard && event.version <= owner.version) {
             return None;
         }
-        let document = if event.operation == Operation::Delete { None } else { event.document.clone() };
+        // Of a version that the database had already, it does not tell what was before.
+        let owner = owner.filter(|owner| owner.version < event.version);
+        let document = if event.operation == Operation::Delete { None } else { event.document.as_ref() };
         // The last image of a deleted row tells whose it was, where nothing else does.
         let imaged = event.document.as_ref().and_then(company);
-        let from = match known {
-            Some(known) => known.company.clone(),
+        let from = match owner {
+            Some(owner) => owner.company.clone(),
             None if document.is_none() => imaged.clone(),
             None => None,
         };
-        let to = document.as_ref().and(imaged);
-        let base = known.filter(|known| known.version + 1 == event.version).and_then(|known| known.document.as_ref());
+        let to = document.and(imaged);
+        let base = owner.and(known).filter(|known| known.version + 1 == event.version).map(|known| &known.document);
         let cursor = cursor(&message);
         let time = event.commit_time.unwrap_or_else(Timestamp::now);
         let render = |items: Vec<u8>, whole: bool, previous: Option<i64>| {
             let patch = Patch { items: items.into(), whole };
             frame(source, &event.key, event.version, previous, patch, time, Some(&cursor))
         };
-        let previous = known.map(|known| known.version);
+        let previous = owner.map(|owner| owner.version);
         let whole = |document: &Document| {
             let mut items = Vec::with_capacity(document.len() + 48);
             if event.version == 1 {
@@ -83,7 +102,7 @@ impl Entry {
             whole_remove(&mut items);
             render(items, true, previous)
         };
-        let changed = match (&document, base) {
+        let changed = match (document, base) {
             (None, _) => removal(),
             (Some(document), None) => whole(document),
             (Some(document), Some(base)) => {
@@ -92,32 +111,35 @@ impl Entry {
                 render(items, false, Some(event.version - 1))
             }
         };
-        let moved = from.is_some() && to.is_some() && from != to;
+        let moved = document.filter(|_| from != to);
         let entry = Self {
             key: event.key.clone(),
             version: event.version,
-            appeared: document.as_ref().filter(|_| moved).map(whole),
-            vanished: moved.then(removal),
+            time,
+            appeared: moved.filter(|_| base.is_some()).map(whole),
+            vanished: moved.filter(|_| from.is_some()).map(|_| removal()),
             cursor,
             message,
             from,
             to: to.clone(),
             changed,
         };
-        let known = Known { version: event.version, company: to, document: document.map(|document| document.detach()) };
-        Some((entry, known))
+        Some((entry, Owner { version: event.version, company: to, heard: true }))
     }
 
-    /// What somebody is sent who sees the companies for which `sees` holds.
-    pub fn frame(&self, sees: impl Fn(&str) -> bool) -> Option<&Bytes> {
-        let saw = self.from.as_deref().is_some_and(&sees);
-        let see = self.to.as_deref().is_some_and(&sees);
-        match (saw, see, self.from.is_some(), self.to.is_some()) {
-            (true, true, ..) | (true, false, _, false) | (false, true, false, _) => Some(&self.changed),
-            (true, false, _, true) => self.vanished.as_ref(),
-            (false, true, true, _) => self.appeared.as_ref(),
-            (false, false, ..) => None,
+    /// What an audience is sent.
+    pub fn frame(&self, audience: &Audience) -> Option<&Bytes> {
+        match (audience.sees(self.from.as_deref()), audience.sees(self.to.as_deref())) {
+            (true, true) => Some(&self.changed),
+            (false, true) => Some(self.appeared.as_ref().unwrap_or(&self.changed)),
+            (true, false) => Some(self.vanished.as_ref().unwrap_or(&self.changed)),
+            (false, false) => None,
         }
+    }
+
+    /// A frame of this entry as it is sent where nobody may resume yet.
+    pub fn without_id(&self, frame: &Bytes) -> Bytes {
+        frame.slice(id_line(&self.cursor).len()..)
     }
 
     /// What the entry takes in memory, roughly.
@@ -132,18 +154,13 @@ pub(super) fn company(document: &Document) -> Option<Arc<str>> {
     document.get("companyId")?.as_str().map(Arc::from)
 }
 
-/// A whole document as an event of its own, for who has none.
-pub(super) fn whole_frame(
-    source: &Source,
-    key: &Key,
-    version: i64,
-    document: &Document,
-    cursor: Option<&str>,
-) -> Bytes {
+/// A whole document as an event of its own, for who has none. It is no place to resume from: what comes after it in the log
+/// may be older.
+pub(super) fn whole_frame(source: &Source, key: &Key, version: i64, document: &Document) -> Bytes {
     let mut items = Vec::with_capacity(document.len() + 48);
     whole_replace(document, &mut items);
     let patch = Patch { items: items.into(), whole: true };
-    frame(source, key, version, None, patch, Timestamp::now(), cursor)
+    frame(source, key, version, None, patch, Timestamp::now(), None)
 }
 
 /// The opaque cursor after a message.
@@ -153,6 +170,11 @@ pub(super) fn cursor(message: &MessageId) -> Box<str> {
         let _ = write!(text, "{byte:02x}");
     }
     text.into()
+}
+
+/// The line of an event that says where clients resume after it.
+fn id_line(cursor: &str) -> String {
+    format!("id: {cursor}\n")
 }
 
 /// An event of a stream: a DataChanged message (contract 4) as its data.
@@ -177,7 +199,7 @@ fn frame(
     });
     let mut out = Vec::with_capacity(message.len() + 64);
     if let Some(cursor) = cursor {
-        out.extend_from_slice(format!("id: {cursor}\n").as_bytes());
+        out.extend_from_slice(id_line(cursor).as_bytes());
     }
     out.extend_from_slice(b"event: change\ndata: ");
     // Between the tokens of JSON a line break is a space; within a text it is escaped.
@@ -207,11 +229,19 @@ mod tests {
         MessageId(Bytes::copy_from_slice(&[n]))
     }
 
+    fn without_id(entry: &Entry, frame: &Bytes) -> String {
+        String::from_utf8(entry.without_id(frame).to_vec()).unwrap()
+    }
+
     /// What is sent to who sees A, who sees B, and who sees both: the operation and its path.
     fn sent(entry: &Entry) -> [Option<String>; 3] {
         [&[A][..], &[B], &[A, B]].map(|companies| {
-            let frame = entry.frame(|company| companies.contains(&company))?;
+            let frame = entry.frame(&Audience::of(companies.iter().copied()))?;
             let text = std::str::from_utf8(frame).unwrap();
+            assert_eq!(
+                text.split_once('\n'),
+                Some((&*format!("id: {}", entry.cursor), without_id(entry, frame).as_str()))
+            );
             let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
             let message: Value = serde_json::from_str(data).unwrap();
             let item = &message["PatchItems"][0];
@@ -222,7 +252,7 @@ mod tests {
     #[test]
     fn each_company_is_told_what_it_may_see_and_no_more() {
         let change = |company: &str, demand: i64| Some(json!({"id": "k", "companyId": company, "demand": demand}));
-        let mut known: Option<Known> = None;
+        let (mut owner, mut known): (Option<Owner>, Option<Known>) = (None, None);
         for (n, (event, expected)) in [
             (event(1, Operation::Insert, change(A, 1)), [Some("add "), None, Some("add ")]),
             (event(2, Operation::Update, change(A, 2)), [Some("replace /demand"), None, Some("replace /demand")]),
@@ -237,29 +267,51 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let (entry, next) = Entry::of(&source(), &event, known.as_ref(), id(n as u8)).unwrap();
+            let (entry, next) = Entry::of(&source(), &event, owner.as_ref(), known.as_ref(), id(n as u8)).unwrap();
             assert_eq!(sent(&entry), expected.map(|text| text.map(str::to_owned)), "version {}", event.version);
-            known = Some(next);
-            assert!(Entry::of(&source(), &event, known.as_ref(), id(99)).is_none(), "a repeated version is told once");
+            owner = Some(next);
+            known = event.document.clone().map(|document| Known { version: event.version, document });
+            let again = Entry::of(&source(), &event, owner.as_ref(), known.as_ref(), id(99));
+            assert!(again.is_none(), "a repeated version is told once");
         }
     }
 
     #[test]
     fn a_deleted_forecast_of_which_nothing_is_known_is_told_to_whose_it_was() {
         let last = Some(json!({"id": "k", "companyId": A}));
-        let (entry, _) = Entry::of(&source(), &event(4, Operation::Delete, last), None, id(0)).unwrap();
+        let (entry, _) = Entry::of(&source(), &event(4, Operation::Delete, last), None, None, id(0)).unwrap();
         assert_eq!(sent(&entry), [Some("remove ".into()), None, Some("remove ".into())]);
-        let (entry, _) = Entry::of(&source(), &event(4, Operation::Delete, None), None, id(0)).unwrap();
+        let (entry, _) = Entry::of(&source(), &event(4, Operation::Delete, None), None, None, id(0)).unwrap();
         assert_eq!(sent(&entry), [None, None, None]);
+        assert!(entry.frame(&Audience::All).is_some(), "who sees all is told of all");
+    }
+
+    #[test]
+    fn whose_a_forecast_was_is_known_from_what_was_read_where_nothing_was_heard() {
+        let read = |version| Owner { version, company: Some(A.into()), heard: false };
+        let moved = || event(5, Operation::Update, Some(json!({"id": "k", "companyId": B})));
+        let deleted = || event(5, Operation::Delete, None);
+        for (owner, event, expected) in [
+            (Some(read(4)), moved(), [Some("remove "), Some("replace "), Some("replace ")]),
+            (Some(read(4)), deleted(), [Some("remove "), None, Some("remove ")]),
+            // What is read at the version, or after it, does not tell what was before: it is told, to who has it now.
+            (Some(read(5)), moved(), [None, Some("replace "), Some("replace ")]),
+            (Some(read(6)), moved(), [None, Some("replace "), Some("replace ")]),
+            (None, moved(), [None, Some("replace "), Some("replace ")]),
+        ] {
+            let (entry, next) = Entry::of(&source(), &event, owner.as_ref(), None, id(0)).unwrap();
+            assert_eq!(sent(&entry), expected.map(|text| text.map(str::to_owned)), "{owner:?} {event:?}");
+            assert!(next.heard && next.version == 5);
+        }
     }
 
     #[test]
     fn a_frame_is_one_event_whatever_white_space_the_document_has() {
         let document = Document::parse(Bytes::from_static(b"{\n\"id\":\"a\\nb\",\r\n\"companyId\":\"a\"}")).unwrap();
-        let frame = whole_frame(&source(), &"k".into(), 7, &document, Some("00ff"));
+        let frame = whole_frame(&source(), &"k".into(), 7, &document);
         let text = std::str::from_utf8(&frame).unwrap();
-        assert!(text.starts_with("id: 00ff\nevent: change\ndata: {\"DataManagerId\":\"i\""), "{text}");
-        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.starts_with("event: change\ndata: {\"DataManagerId\":\"i\""), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.ends_with("\n\n"));
     }
 }

@@ -80,11 +80,9 @@ impl Log {
         self.inner().places.get(cursor).map(|place| place + 1)
     }
 
-    /// The cursor that resumes at a place; `None` where the entry before it is not retained.
-    pub fn cursor(&self, place: u64) -> Option<Box<str>> {
-        let inner = self.inner();
-        let index = usize::try_from(place.checked_sub(inner.start + 1)?).ok()?;
-        inner.entries.get(index).map(|entry| entry.cursor.clone())
+    /// The place of the oldest entry: who is before it is behind.
+    pub fn start(&self) -> u64 {
+        self.inner().start
     }
 
     /// At most `max` entries from a place on.
@@ -100,6 +98,12 @@ impl Log {
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.inner().entries.len()
+    }
+
+    /// As if so many entries had come and left.
+    #[cfg(test)]
+    pub fn leave(&self, entries: u64) {
+        self.inner.write().unwrap().start += entries;
     }
 
     fn inner(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
@@ -119,7 +123,7 @@ mod tests {
         let source = Source { instance: "i".into(), partition: "p".into(), section: "s".into() };
         let document = Document::parse(Bytes::from_static(b"{}")).unwrap();
         let event = Event::new("s".into(), "k".into(), i64::from(n) + 1, Operation::Update, Some(document));
-        Entry::of(&source, &event, None, MessageId(Bytes::copy_from_slice(&[n]))).unwrap().0
+        Entry::of(&source, &event, None, None, MessageId(Bytes::copy_from_slice(&[n]))).unwrap().0
     }
 
     fn versions(read: Read) -> Option<Vec<i64>> {
@@ -135,12 +139,11 @@ mod tests {
         assert_eq!(versions(log.read(0, 10)), Some(vec![]));
         assert!(log.append(vec![entry(0), entry(1), entry(2)]).is_empty());
         assert_eq!((log.after("00"), log.after("02"), log.after("07")), (Some(1), Some(3), None));
-        assert_eq!((log.cursor(0), log.cursor(1).as_deref(), log.cursor(3).as_deref()), (None, Some("00"), Some("02")));
         assert_eq!(versions(log.read(1, 1)), Some(vec![2]));
         assert_eq!(log.append(vec![entry(3)]), vec![MessageId(Bytes::from_static(&[0]))]);
         assert_eq!(versions(log.read(0, 10)), None, "the first entry has left");
         assert_eq!(versions(log.read(1, 10)), Some(vec![2, 3, 4]));
         assert_eq!(versions(log.read(4, 10)), Some(vec![]));
-        assert_eq!((log.after("00"), log.head(), log.len()), (None, 4, 3));
+        assert_eq!((log.after("00"), log.start(), log.head(), log.len()), (None, 1, 4, 3));
     }
 }

@@ -212,6 +212,10 @@ async fn without_the_database_only_what_is_held_is_answered_and_marked() {
         assert_eq!(answer.header("cache-control"), Some("no-cache, private"), "{path}");
         assert_eq!(answer.header("x-cache-hit"), Some("true"), "{path}");
     }
+    let batch = world.send("POST", "/api/forecasts/query", &[JSON], json!({ "ids": [ID] }).to_string()).await;
+    assert_eq!((batch.status, batch.json()["items"][0]["id"].clone()), (StatusCode::OK, json!(ID)));
+    let marks = ["x-cache-stale", "warning", "cache-control"].map(|name| batch.header(name).unwrap());
+    assert_eq!(marks, ["true", "110 - \"Response is Stale\"", "no-cache, private"]);
     let away = refused("DATABASE_UNAVAILABLE", "the database does not answer");
     let new = json!({
         "companyId": ID, "productionUnitId": ID, "forecastDate": "2026-01-01T00:00:00Z", "demand": 1, "confidence": 1

@@ -1,6 +1,7 @@
 //! Live changes: what a stream begins with, how it goes on, where it resumes, when it ends.
 
 use crate::common::{COMPANY, ID, OTHER_COMPANY, OTHER_ID, UNIT, USER, settings, token};
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use futures::StreamExt;
@@ -9,18 +10,19 @@ use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use smartpulse_api::{Api, Parts, Readiness, Role, bind};
 use smartpulse_cache::{Cache, CacheConfig};
-use smartpulse_clients::bus::{Outgoing, SharedBus};
+use smartpulse_clients::bus::{Bus, Consumer, Outgoing, SharedBus, Subscribe};
 use smartpulse_clients::database::{SharedDatabase, Write, Written};
 use smartpulse_clients::embedded::{
     BusConfig, DataFolder, EmbeddedBus, SqliteConfig, SqliteDatabase, StateConfig, StateFile,
 };
 use smartpulse_config::ApiSettings;
 use smartpulse_json::Document;
+use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::message::encode_change;
-use smartpulse_pipeline::{Event, Operation};
+use smartpulse_pipeline::{Event, Operation, Timestamp};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -38,13 +40,19 @@ struct Server {
 }
 
 async fn start(folder: &Path, settings: ApiSettings) -> Server {
+    let data = DataFolder::beside(folder).unwrap();
+    let file = StateFile::open(&data, &StateConfig::default()).await.unwrap();
+    let server = start_on(Arc::new(EmbeddedBus::open(file, &BusConfig::default())), folder, settings).await;
+    // A stream begins when the changes are heard: from here on none is missed. Nobody else asks for this one's documents.
+    drop(server.stream(&format!("/api/changes?companyId={USER}"), &bearer(Role::Admin, &[]), None).await);
+    server
+}
+
+async fn start_on(bus: SharedBus, folder: &Path, settings: ApiSettings) -> Server {
     let registry = prometheus::Registry::new();
     let database: SharedDatabase =
         Arc::new(SqliteDatabase::open("main", &SqliteConfig::default(), folder, &registry).unwrap());
     database.create_schema().await.unwrap();
-    let data = DataFolder::beside(folder).unwrap();
-    let file = StateFile::open(&data, &StateConfig::default()).await.unwrap();
-    let bus: SharedBus = Arc::new(EmbeddedBus::open(file, &BusConfig::default()));
     let cache = Cache::new(CacheConfig::default(), Arc::clone(&database), &registry).unwrap();
     let parts = Parts {
         cache,
@@ -61,15 +69,19 @@ async fn start(folder: &Path, settings: ApiSettings) -> Server {
     let served = tokio::spawn(api.serve(listener, async {
         let _ = stopped.await;
     }));
-    let server = Server { database, bus, router, stop, served };
-    // A stream begins when the changes are heard: from here on none is missed. Nobody else asks for this one's documents.
-    drop(server.stream(&format!("/api/changes?companyId={USER}"), &bearer(Role::Admin, &[]), None).await);
-    server
+    Server { database, bus, router, stop, served }
 }
 
 impl Server {
     /// Commits a write and publishes it, as capture does.
     async fn write(&self, write: Write) -> i64 {
+        let event = self.commit(write).await;
+        self.publish(&event).await;
+        event.version
+    }
+
+    /// Commits a write that nobody publishes.
+    async fn commit(&self, write: Write) -> Event {
         let operation = match &write {
             Write::Insert { .. } => Operation::Insert,
             Write::Update { .. } => Operation::Update,
@@ -78,25 +90,23 @@ impl Server {
         let written = self.database.write("Forecasts", vec![write]).await.unwrap().pop().unwrap();
         let Written::Done(row) = written else { panic!("{written:?}") };
         let document = Document::parse(row.document).unwrap();
-        let event = Event::new("forecast".into(), row.key.clone(), row.version, operation, Some(document));
+        let mut event = Event::new("forecast".into(), row.key, row.version, operation, Some(document));
+        event.commit_time = Some(Timestamp::now());
+        event
+    }
+
+    async fn publish(&self, event: &Event) {
         let message =
-            Outgoing { key: Some(row.key.to_string()), payload: encode_change(&event), ..Outgoing::default() };
+            Outgoing { key: Some(event.key.to_string()), payload: encode_change(event), ..Outgoing::default() };
         self.bus.publish("cdc:forecasts", vec![message]).await.unwrap();
-        row.version
     }
 
     async fn insert(&self, id: &str, company: &str) -> i64 {
-        let members = json!({
-            "id": id, "companyId": company, "productionUnitId": UNIT, "forecastDate": "2026-01-01T00:00:00.000Z",
-            "demand": 0, "confidenceLevel": 0.5, "status": "Draft", "createdAt": "2026-01-01T00:00:00.000Z",
-            "updatedAt": "2026-01-01T00:00:00.000Z"
-        });
-        self.write(Write::Insert { members: members.as_object().unwrap().clone() }).await
+        self.write(insert(id, company)).await
     }
 
     async fn set(&self, id: &str, member: &str, value: Value) -> i64 {
-        let members = Map::from_iter([(member.to_owned(), value)]);
-        self.write(Write::Update { key: id.into(), expected_version: None, members }).await
+        self.write(set(id, member, value)).await
     }
 
     async fn ask(&self, method: &str, path: &str, authorization: &str, cursor: Option<&str>) -> http::Response<Body> {
@@ -123,6 +133,23 @@ impl Server {
         self.stop.send(()).unwrap();
         timeout(PATIENCE, self.served).await.unwrap().unwrap();
     }
+}
+
+fn insert(id: &str, company: &str) -> Write {
+    let members = json!({
+        "id": id, "companyId": company, "productionUnitId": UNIT, "forecastDate": "2026-01-01T00:00:00.000Z",
+        "demand": 0, "confidenceLevel": 0.5, "status": "Draft", "createdAt": "2026-01-01T00:00:00.000Z",
+        "updatedAt": "2026-01-01T00:00:00.000Z"
+    });
+    Write::Insert { members: members.as_object().unwrap().clone() }
+}
+
+fn set(id: &str, member: &str, value: Value) -> Write {
+    Write::Update { key: id.into(), expected_version: None, members: Map::from_iter([(member.to_owned(), value)]) }
+}
+
+fn delete(id: &str) -> Write {
+    Write::Delete { key: id.into(), expected_version: None }
 }
 
 struct Client {
@@ -343,8 +370,198 @@ async fn a_stream_shows_that_it_lives_and_there_are_not_too_many() {
         (refused.status(), refused.headers()["retry-after"].to_str().unwrap()),
         (StatusCode::SERVICE_UNAVAILABLE, "1")
     );
+    let metrics = server.ask("GET", "/metrics", "", None).await.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&metrics).contains("http_requests_shed_total{limit=\"streams\"} 1"));
     drop(client);
     // The place is free again.
     drop(server.stream("/api/changes", &viewer, None).await);
+    server.end().await;
+}
+
+const THIRD_ID: &str = "0b0a1c60-0000-4000-8000-000000000003";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_resumes_where_versions_would_come_again_that_the_whole_documents_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), settings()).await;
+    let viewer = bearer(Role::Viewer, &[COMPANY]);
+    server.insert(ID, COMPANY).await;
+    let mut before = server.stream("/api/changes", &viewer, None).await;
+    before.hears(&[(ID, "1 replace ")]).await;
+    for demand in 1..5 {
+        server.set(ID, "demand", json!(demand)).await;
+    }
+    for version in 2..=5 {
+        before.hears(&[(ID, &format!("{version} replace /demand"))]).await;
+    }
+    assert!(before.cursor.is_some());
+    // Capture is behind: these are read before they are heard.
+    let mut late = vec![server.commit(insert(OTHER_ID, COMPANY)).await];
+    for demand in 5..8 {
+        late.push(server.commit(set(ID, "demand", json!(demand))).await);
+    }
+    late.push(server.commit(delete(OTHER_ID)).await);
+    // Nobody has read just these before.
+    let mut one = server.stream(&of(ID), &viewer, None).await;
+    let mut all = server.stream("/api/changes", &bearer(Role::Admin, &[]), None).await;
+    for client in [&mut one, &mut all] {
+        client.hears(&[(ID, "8 replace ")]).await;
+        assert_eq!(client.cursor, None, "what comes next is older");
+    }
+    for event in &late {
+        server.publish(event).await;
+    }
+    all.hears(&[(OTHER_ID, "1 add "), (OTHER_ID, "2 remove ")]).await;
+    assert_eq!(all.cursor, None, "who breaks off here would hear 6, 7 and 8 after 8");
+    server.set(ID, "demand", json!(9)).await;
+    for client in [&mut one, &mut all] {
+        client.hears(&[(ID, "9 replace /demand")]).await;
+    }
+    server.set(ID, "demand", json!(10)).await;
+    for (path, client) in [(of(ID), one), ("/api/changes".to_owned(), all)] {
+        let cursor = client.cursor.expect("everything that was read is behind");
+        drop(client.body);
+        server.stream(&path, &viewer, Some(&cursor)).await.hears(&[(ID, "10 replace /demand")]).await;
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_and_a_delete_are_told_though_nothing_was_heard_of_the_forecast_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let viewer = bearer(Role::Viewer, &[COMPANY]);
+    let server = start(folder.path(), settings()).await;
+    for id in [ID, THIRD_ID] {
+        server.commit(insert(id, COMPANY)).await;
+    }
+    let mut client = server.stream("/api/changes", &viewer, None).await;
+    let begun = [client.next().await.unwrap().0, client.next().await.unwrap().0];
+    assert!(begun.contains(&ID.to_owned()) && begun.contains(&THIRD_ID.to_owned()));
+    server.insert(OTHER_ID, COMPANY).await;
+    server.set(OTHER_ID, "demand", json!(1)).await;
+    client.hears(&[(OTHER_ID, "1 add "), (OTHER_ID, "2 replace /demand")]).await;
+    // What a snapshot has told of is known.
+    server.set(ID, "companyId", json!(OTHER_COMPANY)).await;
+    client.hears(&[(ID, "2 remove ")]).await;
+    let cursor = client.cursor.clone();
+    server.set(ID, "companyId", json!(COMPANY)).await;
+    client.hears(&[(ID, "3 replace ")]).await;
+    server.commit(set(ID, "demand", json!(4))).await;
+    server.end().await;
+
+    // Nobody has told this server of the third.
+    let server = start(folder.path(), settings()).await;
+    let mut client = server.stream("/api/changes", &viewer, cursor.as_deref()).await;
+    client.hears(&[(ID, "3 replace ")]).await;
+    let event = server.commit(delete(THIRD_ID)).await;
+    server.publish(&Event { document: None, ..event }).await;
+    client.hears(&[(THIRD_ID, "2 remove ")]).await;
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_company_shows_that_it_lives_while_others_are_busy() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings();
+    settings.streams.heartbeat_ms = 500;
+    let server = start(folder.path(), settings).await;
+    server.insert(OTHER_ID, OTHER_COMPANY).await;
+    let mut quiet = server.stream("/api/changes", &bearer(Role::Viewer, &[COMPANY]), None).await;
+    let busy = async {
+        for demand in 1.. {
+            server.set(OTHER_ID, "demand", json!(demand)).await;
+        }
+    };
+    let beats = async {
+        let mut text = String::new();
+        while text.lines().filter(|line| *line == ":").count() < 3 {
+            let chunk = timeout(PATIENCE, quiet.body.next()).await.expect("a heartbeat in time").unwrap().unwrap();
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    };
+    tokio::select! {
+        () = busy => {}
+        () = beats => {}
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_paused_holder_of_the_lease_publishes_late_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), settings()).await;
+    server.insert(ID, COMPANY).await;
+    let mut client = server.stream(&of(ID), &bearer(Role::Admin, &[]), None).await;
+    client.hears(&[(ID, "1 replace ")]).await;
+    let [second, third, fourth] = [1, 2, 3].map(|demand| server.commit(set(ID, "demand", json!(demand))));
+    let (second, third, fourth) = (second.await, third.await, fourth.await);
+    server.publish(&Event { epoch: 2, ..second }).await;
+    server.publish(&Event { epoch: 1, ..third }).await;
+    server.publish(&Event { epoch: 2, ..fourth }).await;
+    client.hears(&[(ID, "2 replace /demand"), (ID, "4 replace ")]).await;
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_share_a_bus_hear_each_of_every_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = |instance: &str| {
+        let mut settings = settings();
+        settings.streams.instance = instance.to_owned();
+        settings
+    };
+    let one = start(folder.path(), settings("api-0")).await;
+    let other = start_on(Arc::clone(&one.bus), folder.path(), settings("api-1")).await;
+    let admin = bearer(Role::Admin, &[]);
+    let mut clients =
+        [one.stream("/api/changes", &admin, None).await, other.stream("/api/changes", &admin, None).await];
+    one.insert(ID, COMPANY).await;
+    for client in &mut clients {
+        client.hears(&[(ID, "1 add ")]).await;
+    }
+    one.end().await;
+    other.end().await;
+}
+
+/// A bus that never answers.
+struct Silent;
+
+#[async_trait]
+impl Bus for Silent {
+    async fn ping(&self) -> Result<()> {
+        std::future::pending().await
+    }
+
+    async fn publish(&self, _: &str, _: Vec<Outgoing>) -> Result<()> {
+        std::future::pending().await
+    }
+
+    async fn subscribe(&self, _: Subscribe) -> Result<Box<dyn Consumer>> {
+        std::future::pending().await
+    }
+
+    async fn create_subscription(&self, _: &Subscribe) -> Result<()> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn while_the_bus_is_away_streams_are_refused_soon_and_take_nobodys_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings();
+    settings.concurrency_max = 1;
+    let server = start_on(Arc::new(Silent), folder.path(), settings).await;
+    let admin = bearer(Role::Admin, &[]);
+    let path = "/api/forecasts";
+    let began = Instant::now();
+    let (stream, read) = tokio::join!(server.ask("GET", "/api/changes", &admin, None), async {
+        tokio::task::yield_now().await;
+        server.ask("GET", path, &admin, None).await.status()
+    });
+    assert_eq!((stream.status(), read), (StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK));
+    assert_eq!(stream.headers()["retry-after"], "1");
+    let body = stream.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("CHANGES_UNAVAILABLE"));
+    assert!(began.elapsed() < Duration::from_secs(8), "less than the time of a request");
     server.end().await;
 }

@@ -57,15 +57,24 @@ pub struct RateSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamSettings {
-    /// Changes that a client can miss and still get one by one; beyond it, it gets whole documents. Default 20,000.
+    /// Changes that a client can miss and still get one by one; beyond it, it gets whole documents. Fewer where they
+    /// take more than 64 MiB of memory. Default 20,000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub retained: usize,
     /// Streams open at the same time; the excess gets 503 with `Retry-After`. Default 5,000.
     #[schemars(range(min = 1, max = 100_000))]
     pub clients_max: usize,
+    /// Streams of one user open at the same time; the excess gets 429. Default 500.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub user_clients_max: usize,
     /// How often a stream shows that it lives while nothing changes, in milliseconds. Default 15,000.
     #[schemars(range(min = 10, max = 600_000))]
     pub heartbeat_ms: u64,
+    /// Name of this instance among those that share a bus: its own, and the same after a restart, such as the name of a
+    /// pod in a StatefulSet. Part of a subscription that keeps, while the instance is away, what its clients miss.
+    /// Default empty: the only instance on its bus, as on an embedded one.
+    #[schemars(length(max = 64))]
+    pub instance: String,
 }
 
 /// Whose bearer tokens (JWT) are taken, and what their claims mean.
