@@ -27,8 +27,9 @@ pub(super) fn caller(names: &ClaimNames, claims: &Map<String, Value>) -> Result<
         .collect::<Result<_, _>>()?;
     companies.sort();
     companies.dedup();
-    // Checked with the signature; here it is only read. A fraction is cut, as the check did.
-    let expires_at = claims.get("exp").and_then(|exp| exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp as u64)));
+    // Checked with the signature; here it is only read. A fraction is rounded, as the check did.
+    let fraction = |exp: &Value| exp.as_f64().map(|exp| exp.round() as u64);
+    let expires_at = claims.get("exp").and_then(|exp| exp.as_u64().or_else(|| fraction(exp)));
     let expires_at = expires_at.ok_or(Refusal::Claims)?.saturating_add(LEEWAY_SECONDS);
     Ok(Caller { user, role, companies, expires_at })
 }
@@ -70,6 +71,15 @@ mod tests {
         );
         check(json!({"sub": USER, "exp": 7, "roles": "admin"}), Ok((Role::Admin, &[])));
         check(json!({"sub": USER, "exp": 7, "roles": "admin", "company": null}), Ok((Role::Admin, &[])));
+    }
+
+    #[test]
+    fn a_token_ends_when_its_check_says_so() {
+        let names = ClaimNames { user: "sub".into(), role: "role".into(), company: "company".into() };
+        for (exp, ends) in [(json!(7), 7), (json!(7.4), 7), (json!(7.5), 8)] {
+            let Value::Object(claims) = json!({"sub": USER, "exp": exp, "role": "viewer"}) else { unreachable!() };
+            assert_eq!(caller(&names, &claims).unwrap().expires_at, ends + LEEWAY_SECONDS, "{exp}");
+        }
     }
 
     #[test]

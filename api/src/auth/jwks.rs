@@ -1,7 +1,8 @@
 //! Keys that an issuer publishes (JWKS, RFC 7517): fetched, kept, fetched again.
 //!
 //! A key that is known is never waited for: what is old is renewed in the background. A `kid` that is not known is
-//! asked for at most once a minute, whoever names it and however often: an attacker cannot make us a nuisance.
+//! asked for at most once a minute, whoever names it and however often: an attacker cannot make us a nuisance. An issuer
+//! that did not answer is asked again every five seconds.
 
 use super::keys::Key;
 use bytes::Bytes;
@@ -19,8 +20,11 @@ use tokio::time::Instant;
 /// How long fetched keys are used before they are renewed: so long a withdrawn one lives on.
 const FRESH: Duration = Duration::from_secs(600);
 
-/// How long nothing is fetched again, whatever happens.
+/// How long fetched keys are not fetched again for a `kid` that is not among them.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// How long nothing is fetched again after it failed.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The most keys that are kept of a set.
 const KEYS_MAX: usize = 100;
@@ -40,8 +44,10 @@ pub(super) struct Jwks {
 #[derive(Default)]
 struct Kept {
     keys: Vec<Arc<Key>>,
-    /// When it was last tried.
+    /// When it was last tried to fetch them.
     tried: Option<Instant>,
+    /// When that was tried last with success.
+    fetched: Option<Instant>,
 }
 
 impl Jwks {
@@ -52,7 +58,7 @@ impl Jwks {
     /// The key of that id, if the issuer publishes one.
     pub async fn key(&self, kid: &str) -> Option<Arc<Key>> {
         if let Some(known) = self.known(kid) {
-            if self.untried_for(FRESH) {
+            if self.is_due(FRESH) {
                 let again = self.clone();
                 tokio::spawn(async move { again.renew(FRESH).await });
             }
@@ -66,19 +72,23 @@ impl Jwks {
         self.kept().keys.iter().find(|key| key.kid.as_deref() == Some(kid)).cloned()
     }
 
-    fn untried_for(&self, time: Duration) -> bool {
-        self.kept().tried.is_none_or(|tried| tried.elapsed() >= time)
+    /// Whether keys are to be fetched that may be so old.
+    fn is_due(&self, age: Duration) -> bool {
+        let kept = self.kept();
+        let (last, pause) = if kept.tried > kept.fetched { (kept.tried, RETRY) } else { (kept.fetched, age) };
+        last.is_none_or(|last| last.elapsed() >= pause)
     }
 
-    /// Fetches the set, unless that was tried within `time`. When it fails, the keys there are stay.
-    async fn renew(&self, time: Duration) {
+    /// Fetches the set, if keys of that age are old. When it fails, the keys there are stay.
+    async fn renew(&self, age: Duration) {
         let _only = self.fetching.lock().await;
-        if !self.untried_for(time) {
+        if !self.is_due(age) {
             return;
         }
-        self.kept().tried = Some(Instant::now());
+        let now = Some(Instant::now());
+        self.kept().tried = now;
         match (self.fetch)().await.and_then(|text| parse(&text)) {
-            Ok(keys) => self.kept().keys = keys,
+            Ok(keys) => *self.kept() = Kept { keys, tried: now, fetched: now },
             Err(error) => tracing::error!(error = error.chain(), "the keys of tokens could not be fetched"),
         }
     }
@@ -185,6 +195,38 @@ mod tests {
         assert!(jwks.key("k0").await.is_some() && jwks.key("k1").await.is_some());
         tokio::time::advance(Duration::from_secs(60)).await;
         assert!(jwks.key("k3").await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_issuer_that_did_not_answer_is_asked_again_soon() {
+        let fetched = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&fetched);
+        // Away at first, and once more when its keys are old.
+        let jwks = Jwks::new(Arc::new(move || {
+            let n = count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                match n {
+                    0 | 2 => Err(Error::unavailable("away")),
+                    _ => Ok(json!({ "keys": [key(&format!("k{n}"))] }).to_string().into()),
+                }
+            })
+        }));
+        let until = async |fetches| {
+            while fetched.load(Ordering::Relaxed) < fetches {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(jwks.key("k1").await.is_none());
+        tokio::time::advance(RETRY).await;
+        assert!(jwks.key("k1").await.is_some(), "one failure locks nobody out for long");
+        tokio::time::advance(FRESH).await;
+        assert!(jwks.key("k1").await.is_some());
+        until(3).await;
+        tokio::time::advance(RETRY).await;
+        assert!(jwks.key("k1").await.is_some());
+        until(4).await;
+        assert!(jwks.key("k3").await.is_some(), "a withdrawn key does not live on because one renewal failed");
+        assert!(jwks.key("k1").await.is_none());
     }
 
     #[test]

@@ -79,12 +79,16 @@ impl Keys {
         Ok(keys)
     }
 
-    /// The keys that a token with this header may be signed with.
-    pub async fn candidates(&self, header: &Header) -> Vec<Arc<Key>> {
-        let mut found: Vec<Arc<Key>> = self.fixed.iter().filter(|key| key.fits(header)).cloned().collect();
-        if found.is_empty()
-            && let Some(kid) = &header.kid
-        {
+    /// The keys of the settings that a token with this header may be signed with.
+    pub fn fixed(&self, header: &Header) -> Vec<Arc<Key>> {
+        self.fixed.iter().filter(|key| key.fits(header)).cloned().collect()
+    }
+
+    /// The published ones. They may have to be fetched.
+    pub async fn published(&self, header: &Header) -> Vec<Arc<Key>> {
+        let mut found = Vec::new();
+        // A shared secret is never published.
+        if let Some(kid) = header.kid.as_ref().filter(|_| header.alg != Algorithm::HS256) {
             for published in &self.published {
                 found.extend(published.key(kid).await.filter(|key| key.fits(header)));
             }

@@ -1,6 +1,6 @@
 //! Tokens checked, and what they say remembered.
 
-use super::keys::Keys;
+use super::keys::{Key, Keys};
 use super::{Caller, claims};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
@@ -20,8 +20,11 @@ const TOKEN_BYTES_MAX: usize = 6 << 10;
 /// What remembered tokens may take in memory: about 40,000 of them. The least used go.
 const REMEMBERED_BYTES_MAX: u64 = 32 << 20;
 
-/// What a remembered token takes beyond its text: caller, companies, map node, place in the queues.
+/// What a remembered token takes beyond its text: caller, map node, place in the queues.
 const REMEMBERED_OVERHEAD_BYTES: usize = 400;
+
+/// What a company takes beyond its text: its place in the list, and what the allocator adds.
+const COMPANY_OVERHEAD_BYTES: usize = 32;
 
 /// How long a checked token is not checked again.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -89,8 +92,9 @@ impl Verifier {
     /// If there are no keys, if one is unreadable, or if it is no secret where one is needed.
     pub fn new(settings: &AuthSettings, environment: &str) -> Result<Self> {
         #[allow(clippy::borrowed_box, reason = "the cache hands over its key")]
-        let weigh = |token: &Box<str>, _: &Arc<Caller>| {
-            u32::try_from(token.len() + REMEMBERED_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+        let weigh = |token: &Box<str>, caller: &Arc<Caller>| {
+            let companies = caller.companies.iter().map(|company| company.len() + COMPANY_OVERHEAD_BYTES);
+            u32::try_from(token.len() + REMEMBERED_OVERHEAD_BYTES + companies.sum::<usize>()).unwrap_or(u32::MAX)
         };
         Ok(Self {
             keys: Keys::new(settings, environment)?,
@@ -121,14 +125,25 @@ impl Verifier {
         if header.crit.is_some() {
             return Err(Refusal::Malformed);
         }
+        let claims = match self.signed(token, &self.keys.fixed(&header)) {
+            // Another key of that algorithm may be published.
+            Err(refusal @ (Refusal::Key | Refusal::Signature)) => match self.keys.published(&header).await {
+                none if none.is_empty() => Err(refusal),
+                published => self.signed(token, &published),
+            },
+            decided => decided,
+        }?;
+        let caller = Arc::new(claims::caller(&self.names, &claims)?);
+        self.remember(token, &caller);
+        Ok(caller)
+    }
+
+    /// What a token says that was signed with one of these keys.
+    fn signed(&self, token: &str, keys: &[Arc<Key>]) -> Result<Map<String, Value>, Refusal> {
         let mut refusal = Refusal::Key;
-        for key in self.keys.candidates(&header).await {
-            match decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm)) {
-                Ok(token_data) => {
-                    let caller = Arc::new(claims::caller(&self.names, &token_data.claims)?);
-                    self.remember(token, &caller);
-                    return Ok(caller);
-                }
+        for key in keys {
+            match decode(token, &key.key, &self.validation(key.algorithm)) {
+                Ok(token_data) => return Ok(token_data.claims),
                 Err(error) => refusal = refused(error.kind()),
             }
         }
@@ -185,5 +200,28 @@ mod tests {
         let (tokens, bytes) = (verifier.remembered.entry_count(), verifier.remembered.weighted_size());
         assert!(bytes <= REMEMBERED_BYTES_MAX, "{tokens} tokens, {bytes} bytes");
         assert!(tokens > 10_000, "{tokens} tokens: the bound would be no use if nothing were remembered");
+        assert!(held(&verifier) <= REMEMBERED_BYTES_MAX, "{} bytes are held", held(&verifier));
+    }
+
+    #[test]
+    fn tokens_of_many_companies_are_remembered_within_the_bound() {
+        let verifier = Verifier::new(&Settings::default().api.auth, "development").unwrap();
+        for n in 0..20_000 {
+            let companies = (0..100).map(|company| Uuid::from_u128(company).to_string().into()).collect();
+            let caller = Caller { user: Uuid::from_u128(n), role: Role::Viewer, companies, expires_at: u64::MAX };
+            verifier.remember(&format!("{n:020}"), &Arc::new(caller));
+        }
+        verifier.remembered.run_pending_tasks();
+        let held = held(&verifier);
+        assert!((REMEMBERED_BYTES_MAX / 4..=REMEMBERED_BYTES_MAX).contains(&held), "{held} bytes are held");
+    }
+
+    /// What is held, counted from what there is and not from what it was weighed as.
+    fn held(verifier: &Verifier) -> u64 {
+        let bytes = |caller: &Caller| {
+            let companies = caller.companies.iter().map(|company| size_of::<Box<str>>() + company.len());
+            size_of::<Caller>() + companies.sum::<usize>()
+        };
+        verifier.remembered.iter().map(|(token, caller)| (token.len() + bytes(&caller)) as u64).sum()
     }
 }

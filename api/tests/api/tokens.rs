@@ -9,10 +9,12 @@ use smartpulse_api::{Api, Parts, Readiness};
 use smartpulse_cache::{Cache, CacheConfig};
 use smartpulse_config::{AuthKey, Secret};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const RSA: &[u8] = include_bytes!("keys/rsa.pem");
 const RSA_PUBLIC: &str = include_str!("keys/rsa.pub.pem");
+const OTHER_RSA_PUBLIC: &str = include_str!("keys/other_rsa.pub.pem");
 const EC: &[u8] = include_bytes!("keys/ec.pem");
 const EC_PUBLIC: &str = include_str!("keys/ec.pub.pem");
 
@@ -21,8 +23,17 @@ fn hs256() -> AuthKey {
 }
 
 fn build(keys: Vec<AuthKey>, environment: &str) -> smartpulse_pipeline::error::Result<World> {
+    build_with(keys, environment, settings().concurrency_max)
+}
+
+fn build_with(
+    keys: Vec<AuthKey>,
+    environment: &str,
+    concurrency_max: usize,
+) -> smartpulse_pipeline::error::Result<World> {
     let mut settings = settings();
     settings.auth.keys = keys;
+    settings.concurrency_max = concurrency_max;
     let database = MemoryDatabase::new();
     database.set(ID, forecast(450));
     let registry = prometheus::Registry::new();
@@ -196,6 +207,56 @@ async fn published_keys_are_fetched_and_only_signing_ones_are_taken() {
         (signed(kid(Algorithm::RS256, "unknown"), &claims(), &rsa), 401),
     ] {
         assert_eq!(status(&world, &token).await, expected, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_the_settings_hides_no_published_one() {
+    let (ours, theirs) = (EncodingKey::from_ec_pem(EC).unwrap(), EncodingKey::from_rsa_pem(RSA).unwrap());
+    let mut published = Jwk::from_encoding_key(&theirs, Algorithm::RS256).unwrap();
+    published.common.key_id = Some("r".to_owned());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (text, count) = (json!({ "keys": [published] }).to_string(), Arc::clone(&asked));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let jwks = AuthKey::Jwks { url: format!("http://{}/keys", listener.local_addr().unwrap()) };
+    let keys = axum::routing::get(async move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        text.clone()
+    });
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/keys", keys)).await });
+    // Another key of the same algorithm, for tokens of any kid.
+    let other = AuthKey::Rs256 { public_key: OTHER_RSA_PUBLIC.into(), kid: None };
+    let world = world(vec![hs256(), other, AuthKey::Es256 { public_key: EC_PUBLIC.into(), kid: None }, jwks]);
+    let shared = EncodingKey::from_secret(&[b'x'; 32]);
+    for (token, expected) in [
+        (signed(kid(Algorithm::HS256, "r"), &claims(), &shared), 401),
+        (signed(kid(Algorithm::ES256, "e"), &claims(), &ours), 200),
+        (signed(kid(Algorithm::ES256, "e"), &with("exp", json!(1)), &ours), 401),
+    ] {
+        assert_eq!(status(&world, &token).await, expected, "{token}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "where a key of the settings decides, nothing is fetched");
+    assert_eq!(status(&world, &signed(kid(Algorithm::RS256, "r"), &claims(), &theirs)).await, 200);
+    assert_eq!(status(&world, &signed(Header::new(Algorithm::RS256), &claims(), &theirs)).await, 401);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn who_is_not_known_takes_nobodys_place_while_keys_are_fetched() {
+    // An issuer that takes connections and never answers.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let jwks = AuthKey::Jwks { url: format!("http://{}/keys", listener.local_addr().unwrap()) };
+    let world = build_with(vec![hs256(), jwks], "production", 1).unwrap();
+    let stranger = signed(kid(Algorithm::ES256, "e"), &claims(), &EncodingKey::from_ec_pem(EC).unwrap());
+    let ours = hs(&claims());
+    let known = async {
+        let (_connection, _) = listener.accept().await.unwrap();
+        assert_eq!(status(&world, &ours).await, 200);
+    };
+    tokio::select! {
+        biased;
+        refused = status(&world, &stranger) => panic!("{refused} before the issuer answered"),
+        () = known => {}
     }
 }
 
