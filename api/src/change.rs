@@ -39,7 +39,7 @@ pub(crate) async fn write(
 ) -> Result<Outcome, ApiError> {
     let cache = &shared.parts.cache;
     let mut found = cache.get(key).await?;
-    // What is held may be behind the database: only the database's word refuses.
+    // What is held may be behind the database: only the database's word refuses, values that operations make included.
     let mut asked = found.as_ref().is_none_or(|hit| hit.level == Level::L4);
     for _ in 0..ATTEMPTS {
         let planned = visible(found, caller).and_then(|hit| {
@@ -58,7 +58,7 @@ pub(crate) async fn write(
                 Written::VersionMismatch(_) => {}
                 Written::Exists => return Err(ApiError::Internal),
             },
-            Err(error) if asked || matches!(error, ApiError::Validation(_)) => return Err(error),
+            Err(error) if asked => return Err(error),
             Ok((None, _)) | Err(_) => {}
         }
         found = cache.reload(key).await?;

@@ -4,7 +4,8 @@
 //! - Every answer of a route, and every refusal, is JSON: errors are `{"error":"text","code":"UPPER_SNAKE"}`, a
 //!   failed validation adds `"fields":[{"field":"…","error":"…"}]` with everything that is wrong at once. What
 //!   failed inside is logged, not told. (Only what is no HTTP at all is answered by `hyper`, without a body.)
-//! - A read that L1 holds is answered with the held bytes: nothing is parsed or printed.
+//! - A read that L1 holds is answered with the held bytes: nothing is printed. For a caller who does not see all companies
+//!   the bytes are scanned for their company; no tree is built.
 //! - A writer reads its own write at once on this instance. Writes go to the database only; what others are
 //!   told of them is derived by capture.
 //! - Everything is bounded: request bodies, the time of headers, bodies and requests, requests and connections

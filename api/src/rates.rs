@@ -72,5 +72,9 @@ mod tests {
         }
         rates.users.run_pending_tasks();
         assert!(rates.users.entry_count() <= USERS_MAX, "{}", rates.users.entry_count());
+        let users = rates.users.iter().count();
+        // A map node and places in queues beside them.
+        let bytes = users * (size_of::<(Uuid, DefaultDirectRateLimiter)>() + 200);
+        assert!((10_000..=USERS_MAX as usize).contains(&users) && bytes <= 30 << 20, "{users} users, {bytes} bytes");
     }
 }

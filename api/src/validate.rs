@@ -151,39 +151,34 @@ fn time(text: &str) -> Option<String> {
     (spelled.len() == "2026-01-01T00:00:00.000Z".len()).then_some(spelled)
 }
 
+/// What is wrong with a parameter that nobody reads.
+const UNKNOWN: &str = "is not a known parameter";
+
 /// The parameters of a list.
 pub(crate) fn query(parameters: &[(String, String)]) -> Result<ForecastQuery, Vec<FieldError>> {
     let mut query = ForecastQuery { take: TAKE_DEFAULT, ..ForecastQuery::default() };
-    let mut errors = Vec::new();
-    for (index, (name, text)) in parameters.iter().enumerate() {
-        if parameters[..index].iter().any(|(before, _)| before == name) {
-            errors.push(error(name, "is given more than once"));
-            continue;
-        }
-        let wrong = match name.as_str() {
-            "companyId" => set(&mut query.company_id, id(text), "must be a UUID"),
-            "productionUnitId" => set(&mut query.production_unit_id, id(text), "must be a UUID"),
-            "from" => set(&mut query.from, time(text), "must be an RFC 3339 time"),
-            "to" => set(&mut query.to, time(text), "must be an RFC 3339 time"),
-            "skip" => match text.parse() {
-                Ok(skip) => {
-                    query.skip = skip;
-                    None
-                }
-                Err(_) => Some("must be an integer from 0 to 4294967295"),
-            },
-            "take" => match text.parse() {
-                Ok(take @ 1..=TAKE_MAX) => {
-                    query.take = take;
-                    None
-                }
-                _ => Some("must be an integer from 1 to 500"),
-            },
-            _ => Some("is not a known parameter"),
-        };
-        errors.extend(wrong.map(|wrong| error(name, wrong)));
-    }
-    if errors.is_empty() { Ok(query) } else { Err(errors) }
+    each(parameters, |name, text| match name {
+        "companyId" => set(&mut query.company_id, id(text), "must be a UUID"),
+        "productionUnitId" => set(&mut query.production_unit_id, id(text), "must be a UUID"),
+        "from" => set(&mut query.from, time(text), "must be an RFC 3339 time"),
+        "to" => set(&mut query.to, time(text), "must be an RFC 3339 time"),
+        "skip" => match text.parse() {
+            Ok(skip) => {
+                query.skip = skip;
+                None
+            }
+            Err(_) => Some("must be an integer from 0 to 4294967295"),
+        },
+        "take" => match text.parse() {
+            Ok(take @ 1..=TAKE_MAX) => {
+                query.take = take;
+                None
+            }
+            _ => Some("must be an integer from 1 to 500"),
+        },
+        _ => Some(UNKNOWN),
+    })?;
+    Ok(query)
 }
 
 /// The ids of a batch: each once, in the order given.
@@ -257,23 +252,31 @@ pub(crate) struct StreamQuery {
 /// The parameters of a stream; `more` of them beyond those that every stream has.
 pub(crate) fn stream(parameters: &[(String, String)], more: &[&str]) -> Result<StreamQuery, Vec<FieldError>> {
     let mut query = StreamQuery::default();
+    each(parameters, |name, text| match name {
+        // The gate has taken it.
+        "ticket" => None,
+        "lastEventId" => {
+            query.last_event_id = Some(text.to_owned());
+            None
+        }
+        "companyId" if more.contains(&"companyId") => set(&mut query.company_id, id(text), "must be a UUID"),
+        _ => Some(UNKNOWN),
+    })?;
+    Ok(query)
+}
+
+/// Takes parameters one by one, each at most once; `take` says what is wrong with one. All errors at once.
+fn each(
+    parameters: &[(String, String)],
+    mut take: impl FnMut(&str, &str) -> Option<&'static str>,
+) -> Result<(), Vec<FieldError>> {
     let mut errors = Vec::new();
     for (index, (name, text)) in parameters.iter().enumerate() {
-        if parameters[..index].iter().any(|(before, _)| before == name) {
-            errors.push(error(name, "is given more than once"));
-            continue;
-        }
-        match name.as_str() {
-            // The gate has taken it.
-            "ticket" => {}
-            "lastEventId" => query.last_event_id = Some(text.clone()),
-            "companyId" if more.contains(&"companyId") => {
-                errors.extend(set(&mut query.company_id, id(text), "must be a UUID").map(|wrong| error(name, wrong)));
-            }
-            _ => errors.push(error(name, "is not a known parameter")),
-        }
+        let again = parameters[..index].iter().any(|(before, _)| before == name);
+        let wrong = if again { Some("is given more than once") } else { take(name, text) };
+        errors.extend(wrong.map(|wrong| error(name, wrong)));
     }
-    if errors.is_empty() { Ok(query) } else { Err(errors) }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// The value of a parameter in a query, as it stands there.

@@ -131,6 +131,20 @@ async fn operations_are_applied_to_the_forecast_as_it_is() {
 }
 
 #[tokio::test]
+async fn operations_are_not_refused_for_what_the_forecast_was() {
+    let world = world();
+    world.database.set(ID, json!({"supply": null}));
+    world.get(&path()).await;
+    let copy = json!([{"op": "copy", "from": "/supply", "path": "/demand"}]);
+    let refused = world.patch(&[OPERATIONS], &copy).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::BAD_REQUEST, &json!("VALIDATION_FAILED")));
+    // Somebody else's write that this instance has not heard of.
+    world.database.set(ID, json!({"supply": 470}));
+    let patched = world.patch(&[OPERATIONS], &copy).await;
+    assert_eq!((patched.status, &patched.json()["demand"]), (StatusCode::OK, &json!(470)), "{}", patched.text);
+}
+
+#[tokio::test]
 async fn operations_without_if_match_survive_a_concurrent_write_and_with_it_do_not() {
     for (condition, status, version) in [(None, 200, 3), (Some("\"1\""), 412, 2)] {
         let world = world();
