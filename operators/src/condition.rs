@@ -8,6 +8,9 @@ use smartpulse_pipeline::Event;
 use smartpulse_pipeline::registry::Check;
 use std::cmp::Ordering;
 
+/// What is wrong with a condition of only a pointer.
+pub(crate) const COMPARES_NOTHING: &str = "the condition compares nothing";
+
 /// One comparison. Where several are given, all must hold. What the pointer does not find equals nothing, is
 /// not equal to anything given, and is neither above nor below anything.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -62,18 +65,22 @@ impl Condition {
             && compares(self.at_most, &[Ordering::Less, Ordering::Equal])
     }
 
-    /// Complains when nothing is compared.
-    pub(crate) fn validate(&self, at: &str, check: &mut Check<'_>) {
+    /// Whether it says anything.
+    pub(crate) fn compares(&self) -> bool {
         let bounds = [self.above, self.at_least, self.below, self.at_most];
-        let compares = self.equals.is_some()
+        self.equals.is_some()
             || self.not_equals.is_some()
             || self.one_of.is_some()
             || self.exists.is_some()
-            || bounds.iter().any(Option::is_some);
-        if !compares {
+            || bounds.iter().any(Option::is_some)
+    }
+
+    /// Complains when nothing is compared.
+    pub(crate) fn validate(&self, at: &str, check: &mut Check<'_>) {
+        if !self.compares() {
             check.problem(
                 at,
-                "the condition compares nothing",
+                COMPARES_NOTHING,
                 Some(
                     "give it `equals`, `not_equals`, `one_of`, `exists`, `above`, `at_least`, `below` or `at_most`"
                         .into(),

@@ -7,7 +7,7 @@
 //! document is a `conflict`: it is counted and passed on as a resync. Cost: one hash of the document and one
 //! look-up per event; about 80 bytes per key.
 
-use crate::key_map::KeyMap;
+use crate::key_map::{KeyMap, Weigh};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smartpulse_pipeline::error::Result;
@@ -51,9 +51,6 @@ impl OperatorConfig for DetectGapConfig {
     }
 }
 
-/// The size of [`Seen`].
-const SEEN_BYTES: usize = 16;
-
 struct DetectGap {
     on_gap: OnGap,
     /// The highest epoch seen of each section: every captured table has its own lease.
@@ -65,6 +62,12 @@ struct DetectGap {
 struct Seen {
     version: i64,
     hash: u64,
+}
+
+impl Weigh for Seen {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
 }
 
 enum Verdict {
@@ -80,7 +83,7 @@ impl DetectGap {
         }
         let now = Seen { version: event.version, hash: payload_hash(event) };
         let Some(last) = self.seen.get_mut(&event.section, &event.key) else {
-            self.seen.set(&event.section, &event.key, Some(now), SEEN_BYTES);
+            self.seen.set(&event.section, &event.key, Some(now));
             return Verdict::Pass;
         };
         if event.version < last.version || *last == now {
@@ -161,7 +164,7 @@ impl Keyed for DetectGap {
             version: state.version,
             hash: state.document.as_ref().map_or(0, |bytes| xxh3_64(bytes)),
         });
-        self.seen.set(section, key, seen, SEEN_BYTES);
+        self.seen.set(section, key, seen);
     }
 }
 

@@ -6,7 +6,7 @@
 //! `apply(diff(a, b), a) == b`. Cost: one pass over the new document's bytes; unchanged members are compared,
 //! never parsed; one copy of each key's last document is kept.
 
-use crate::key_map::KeyMap;
+use crate::key_map::{KeyMap, Weigh};
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -56,22 +56,21 @@ impl Diff {
         let whole = write_patch(event, document, base.as_deref(), &mut self.scratch);
         // The source's buffer may be a megabyte: what is kept must not pin it.
         let next = Base { version: event.version, document: document.map(Document::detach) };
-        let bytes = next.bytes();
         match base {
             Some(base) => {
-                let grown = bytes.saturating_sub(base.bytes());
+                let grown = next.bytes().saturating_sub(base.bytes());
                 event.previous = std::mem::replace(base, next).document;
                 self.bases.grew(grown);
             }
-            None => self.bases.set(&event.section, &event.key, Some(next), bytes),
+            None => self.bases.set(&event.section, &event.key, Some(next)),
         }
         whole
     }
 }
 
-impl Base {
+impl Weigh for Base {
     fn bytes(&self) -> usize {
-        self.document.as_ref().map_or(0, |document| document.bytes().len())
+        self.document.as_ref().map_or(0, Document::memory)
     }
 }
 
@@ -128,8 +127,7 @@ impl Keyed for Diff {
             version: state.version,
             document: state.document.clone().and_then(|bytes| Document::parse(bytes).ok()),
         });
-        let bytes = state.and_then(|state| state.document.as_ref()).map_or(0, |document| document.len());
-        self.bases.set(section, key, base, bytes);
+        self.bases.set(section, key, base);
     }
 }
 

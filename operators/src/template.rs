@@ -1,6 +1,6 @@
 //! Templates of JSON documents, read once from YAML and rendered per event straight into bytes.
 
-use crate::condition::Condition;
+use crate::condition::{COMPARES_NOTHING, Condition};
 use crate::filter::FilterConfig;
 use crate::view::ViewPointer;
 use schemars::JsonSchema;
@@ -57,7 +57,7 @@ impl Template {
             Value::String(text) => parse_text(text),
             Value::Array(items) => Ok(Self::List(list(items)?)),
             Value::Object(members) => {
-                if let Some((name, argument)) = members.iter().next().filter(|(name, _)| name.starts_with('$')) {
+                if let Some((name, argument)) = members.iter().find(|(name, _)| name.starts_with('$')) {
                     if members.len() > 1 {
                         return Err(format!("`{name}` must be the only member of its object"));
                     }
@@ -140,6 +140,9 @@ fn parse_function(name: &str, argument: &Value) -> Result<Template, String> {
             let If { all, any, then, otherwise } = serde_json::from_value(argument.clone()).map_err(|error| {
                 format!("`$if` takes {{all: [conditions], any: [conditions], then, else}}: {error}")
             })?;
+            if !all.iter().chain(&any).all(Condition::compares) {
+                return Err(format!("in `$if`: {COMPARES_NOTHING}"));
+            }
             Ok(Template::If(Box::new(Choice { when: FilterConfig { all, any }, then, otherwise })))
         }
         "$changes" => {
@@ -328,6 +331,8 @@ mod tests {
             (r#""{/document""#, "without a `}`"),
             (r#"{"$sett":[]}"#, "there is no function `$sett`"),
             (r#"{"$set":[],"x":1}"#, "must be the only member"),
+            (r#"{"x":1,"$set":[]}"#, "must be the only member"),
+            (r#"{"$if":{"all":[{"pointer":"/key"}],"then":1,"else":2}}"#, "compares nothing"),
             (r#"{"$set":7}"#, "takes a list"),
             (r#"{"$if":{"then":1}}"#, "missing field `else`"),
         ] {

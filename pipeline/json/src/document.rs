@@ -149,6 +149,12 @@ impl Document {
         Document { text: ByteString::from(self.as_str()), root: self.root, members: self.members.clone() }
     }
 
+    /// The bytes that a document on its own takes: its text and its spans.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.text.len() + size_of_val(self.spans())
+    }
+
     /// The top-level members, to be walked beside those of another document.
     pub(crate) fn side(&self) -> Side<'_, '_> {
         Side { text: &self.text, members: self.spans() }

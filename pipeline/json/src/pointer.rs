@@ -23,11 +23,6 @@ impl Pointer {
         Pointer { tokens: tokens.into_iter().map(Into::into).collect() }
     }
 
-    /// True if it points to the whole document.
-    pub fn is_root(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
     /// The unescaped tokens.
     pub fn tokens(&self) -> &[String] {
         &self.tokens
