@@ -121,8 +121,7 @@ fn resources(section: &Entry, diagnostics: &mut Diagnostics) -> BTreeMap<String,
         let type_name = parse::<String>(&type_entry.value, &format!("{path}.type"), anchor, diagnostics);
         let Some(type_name) = type_name else { continue };
         let params = Node::mapping(entry.value.span.clone(), mapping.without(&["type"]));
-        let type_span = type_entry.value.span.clone();
-        resources.insert(name.clone(), ResourceSpec { name, type_name, type_span, params, located });
+        resources.insert(name.clone(), ResourceSpec { name, type_name, params, located });
     }
     resources
 }

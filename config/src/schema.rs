@@ -22,7 +22,7 @@ mod words;
 use branch::Choice;
 use shape::{Additional, View};
 pub(crate) use words::anything;
-use words::{describe, join, plural, retype, shorten};
+use words::{describe, is_private, join, plural, reread, retype, shorten};
 
 /// The most values looked at, those tried against untagged alternatives counted each time: nested
 /// alternatives would otherwise double the work at every level.
@@ -158,10 +158,10 @@ impl<'s> Checker<'s, '_> {
 
     fn unknown_key(&mut self, place: Place<'_>, child: &Place<'_>, name: &str, view: &View<'s>) {
         let known: Vec<_> = view.property_names().collect();
-        // What was meant may be a secret, and a variable's value is nobody's business once its name is wrong.
-        let meant = nearest(name, known.iter().copied()).and_then(|near| view.property(near));
-        let secret = meant.is_some_and(|schema| View::of(self.root, schema).is_secret());
-        if secret {
+        // What was meant may be a secret: the nearest key's value, or, with none near, any where there is one among them.
+        let secret = |name: &str| view.property(name).is_some_and(|schema| View::of(self.root, schema).is_secret());
+        let meant = nearest(name, known.iter().copied());
+        if meant.map_or_else(|| known.iter().any(|name| secret(name)), secret) {
             self.diagnostics.redact(&child.node.span);
         }
         if self.diagnostics.is_full() {
@@ -171,7 +171,7 @@ impl<'s> Checker<'s, '_> {
         let parent = if place.path.is_empty() { String::new() } else { format!(" in `{}`", place.path) };
         let problem = Problem::new(format!("unknown key `{name}`{parent}")).at(child.anchor).path(child.path);
         let given = |name: &str| place.node.as_mapping().is_some_and(|mapping| mapping.get(name).is_some());
-        let help = match nearest(name, known.iter().copied()) {
+        let help = match meant {
             Some(near) if given(near) => format!("`{near}` is given already: remove this one"),
             _ => advise(name, known, "keys"),
         };
@@ -333,7 +333,8 @@ impl<'s> Checker<'s, '_> {
 
     fn wrong_type(&mut self, place: Place<'_>, view: &View<'s>) -> Value {
         let expected = view.expected();
-        self.mismatch(place, &expected, view.is_secret());
+        let structure = view.accepts("object") || view.accepts("array");
+        self.mismatch(place, &expected, view.is_secret() || is_private(place.node, structure));
         Value::Null
     }
 
@@ -342,7 +343,8 @@ impl<'s> Checker<'s, '_> {
         if secret {
             self.diagnostics.redact(&place.node.span);
         }
-        if let Some(help) = retype(place.node, expected).filter(|_| !secret) {
+        let help = if secret { reread(place.node) } else { retype(place.node, expected) };
+        if let Some(help) = help {
             problem = problem.help(help);
         }
         self.diagnostics.push(problem);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostics::Diagnostics;
 use crate::layers::{self, LoadOptions};
 use crate::located::Located;
-use crate::node::{Node, Span};
+use crate::node::Node;
 use crate::retry::RetryPolicies;
 
 mod api;
@@ -25,8 +25,8 @@ pub struct Settings {
     /// Name of the environment, which selects the file `<environment>.yaml`. Chosen by `--env`,
     /// `SMARTPULSE_ENV` or `SMARTPULSE__ENVIRONMENT`; default `development`.
     pub environment: String,
-    /// Partition that topics, channels and subscriptions of this installation belong to; a prefix of their
-    /// names. Default `production`.
+    /// What stands for `{partition}` in the names of topics and channels, and in every DataChanged message: installations that
+    /// share a Redis differ in it. Default `production`.
     #[schemars(length(min = 1, max = 64))]
     pub partition: String,
     /// Folder of everything that embedded resources keep: databases, positions, logs. Relative to the
@@ -131,8 +131,6 @@ pub struct ResourceSpec {
     pub name: String,
     /// Its `type`.
     pub type_name: String,
-    /// Where the `type` stands.
-    pub type_span: Span,
     /// The mapping without `type`: what the type's own schema is checked against.
     pub params: Node,
     /// The whole resource, for later problems; its path is such as `resources.main_db`.

@@ -4,7 +4,6 @@
 //! finds them in [`ComponentSpec::params`].
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -19,13 +18,16 @@ use crate::parse::parse;
 use crate::retry::RetryRef;
 use crate::yaml::read_yaml;
 
-const TOP_KEYS: [&str; 6] = ["name", "description", "sources", "operators", "sinks", "tests"];
+const TOP_KEYS: [&str; 5] = ["name", "description", "sources", "operators", "sinks"];
 
 /// More lanes than this are no faster on any machine this runs on, and each has its own state.
 const PARALLELISM_MAX: u64 = 256;
 
-/// A buffer is memory that a slow sink holds: batches of up to a megabyte each.
-const BUFFER_MAX: u64 = 65_536;
+/// A buffer is memory that a slow sink holds: that many batches, each as large as what feeds it makes them.
+const BUFFER_MAX: u64 = 1_024;
+
+/// Components of one pipeline. Nobody reads a file of more, and what is checked between them costs the square of it.
+const COMPONENTS_MAX: usize = 256;
 
 /// A pipeline, as written.
 #[derive(Clone, Debug)]
@@ -40,8 +42,6 @@ pub struct PipelineSpec {
     pub operators: Vec<ComponentSpec>,
     /// The sinks, in the order written.
     pub sinks: Vec<ComponentSpec>,
-    /// The `tests` of the file, unread.
-    pub tests: Option<Located>,
     /// The whole document.
     pub located: Located,
 }
@@ -95,8 +95,6 @@ pub struct ComponentSpec {
     pub kind: Kind,
     /// Its `type`.
     pub type_name: String,
-    /// Where the `type` stands.
-    pub type_span: Span,
     /// The ids it reads from; empty for sources.
     pub inputs: Vec<Input>,
     /// How failed writes are tried again (sinks).
@@ -149,32 +147,36 @@ impl PipelineSpec {
         };
         for entry in &mapping.entries {
             if !TOP_KEYS.contains(&&*entry.key.name) {
+                if diagnostics.is_full() {
+                    diagnostics.push(Problem::new("unknown key"));
+                    continue;
+                }
                 let problem = Problem::new(format!("unknown key `{}`", entry.key.name)).at(&entry.key.span);
                 let help = advise(&entry.key.name, TOP_KEYS, "keys");
                 diagnostics.push(problem.path(&*entry.key.name).help(help));
             }
+        }
+        let kinds = [Kind::Source, Kind::Operator, Kind::Sink];
+        let sections = kinds.iter().filter_map(|kind| mapping.get(kind.section()));
+        let components: usize =
+            sections.filter_map(|entry| entry.value.as_mapping()).map(|section| section.entries.len()).sum();
+        if components > COMPONENTS_MAX {
+            let start = Span { len: 0, ..root.span.clone() };
+            let problem = Problem::new(format!(
+                "the pipeline has {components} components, and at most {COMPONENTS_MAX} are taken"
+            ));
+            diagnostics.push(problem.at(&start).help("make several pipelines of it: topics connect them"));
+            return None;
         }
         let mut reader = SpecReader { diagnostics, ids: HashMap::new() };
         let name = reader.name(&root, mapping);
         let description = mapping.get("description").and_then(|entry| reader.text(entry, "description"));
         let mut section = |kind| reader.section(kind, &root, mapping);
         let (sources, operators, sinks) = (section(Kind::Source), section(Kind::Operator), section(Kind::Sink));
-        let tests = mapping.get("tests").map(|entry| Located::new(entry.value.clone(), "tests", Some(&entry.key.span)));
         let located = Located::new(root.clone(), "", Some(&Span { len: 0, ..root.span.clone() }));
-        let spec = Self { name, description, sources, operators, sinks, tests, located };
+        let spec = Self { name, description, sources, operators, sinks, located };
         graph::check(&spec, diagnostics);
         Some(spec)
-    }
-
-    /// Reads a pipeline file; as [`PipelineSpec::parse`].
-    pub fn read(path: &Path, lookup: Lookup<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
-        match SourceText::read(path) {
-            Ok(source) => Self::parse(&source, lookup, diagnostics),
-            Err(problem) => {
-                diagnostics.push(problem);
-                None
-            }
-        }
     }
 
     /// All components: sources, operators, sinks, each in the order written.
@@ -282,8 +284,7 @@ impl SpecReader<'_> {
         };
         let type_name = self.text(type_entry, &format!("{path}.type"))?;
         let params = Node::mapping(entry.value.span.clone(), mapping.without(kind.common_keys()));
-        let type_span = type_entry.value.span.clone();
-        Some(ComponentSpec { id, kind, type_name, type_span, inputs, retry, parallelism, buffer, params, located })
+        Some(ComponentSpec { id, kind, type_name, inputs, retry, parallelism, buffer, params, located })
     }
 
     /// Options that belong to another kind, said so rather than called unknown.

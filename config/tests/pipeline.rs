@@ -103,7 +103,6 @@ sinks:
     channel: "__dataChanged:{key}"
     retry: redis
     buffer: 8
-tests: []
 "#;
     let (spec, _, diagnostics) = read(text);
     assert!(diagnostics.is_empty(), "{diagnostics}");
@@ -327,7 +326,8 @@ fn files_are_read_relative_to_the_yaml_file() {
         let sink = format!("{{ type: t, inputs: [changes], channel: c, password: \"${{file:{reference}}}\" }}");
         std::fs::write(&file, format!("{HEAD}sinks:\n  out: {sink}\n")).expect("written");
         let mut diagnostics = Diagnostics::new();
-        let spec = PipelineSpec::read(&file, &|_| None, &mut diagnostics).expect("a spec");
+        let source = SourceText::read(&file).expect("a text");
+        let spec = PipelineSpec::parse(&source, &|_| None, &mut diagnostics).expect("a spec");
         let params: Option<Params> = spec.sinks[0].parse_params(&mut diagnostics);
         (params.and_then(|params| params.password), diagnostics)
     };

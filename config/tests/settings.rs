@@ -231,6 +231,29 @@ error: expected an address and port such as `127.0.0.1:8080`, found `nowhere`
 }
 
 #[test]
+fn what_may_be_a_secret_is_shown_in_no_error() {
+    let file = "api:\n  auth: { keys: [{ kind: hs256, pwd: hunter2 }] }\n";
+    for (files, env, expected) in [
+        (
+            vec![],
+            vec![("SMARTPULSE__API__AUTH__KEYS", "[{kind: hs256, secret: hunter2")],
+            "expected a list, found a scalar",
+        ),
+        (vec![], vec![("SMARTPULSE__API__AUTH__KEYS", "hunter2")], "expected a list, found a scalar"),
+        (
+            vec![],
+            vec![("SMARTPULSE__RESOURCES__MAIN_DB", "{type: sqlserver, password: hunter2")],
+            "check its brackets and quotes",
+        ),
+        (vec![("local.yaml", file)], vec![], "unknown key `pwd`"),
+    ] {
+        let setup = setup(&files, &env, &[]);
+        let text = Settings::load(&setup.options).expect_err("it is wrong").to_string();
+        assert!(text.contains(expected) && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
 fn variables_and_sets_take_lists_and_mappings() {
     let env = [("SMARTPULSE__RETRIES__MINE", "{ kind: fixed, attempts: 2, delay_ms: 3 }")];
     let setup = setup(&[], &env, &["retries.yours={ kind: fixed, attempts: 4, delay_ms: 5 }"]);

@@ -29,7 +29,8 @@ const RESUBSCRIBE: Duration = Duration::from_millis(500);
 pub struct PubSubConfig {
     /// The pub/sub resource.
     pubsub: String,
-    /// The channels, in which `*` stands for any text, such as `__dataChanged:production:forecast:*`.
+    /// The channels, in which `*` stands for any text and `{partition}` for the setting, such as
+    /// `__dataChanged:{partition}:forecast:*`.
     channel: String,
 }
 
@@ -48,16 +49,17 @@ impl Config for PubSubConfig {
 impl SourceConfig for PubSubConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<BuiltSource> {
         let pubsub: SharedPubSub = cx.resource(&self.pubsub).await?;
-        let subscriber = match pubsub.subscribe(&self.channel).await {
+        let channel = self.channel.replace("{partition}", &cx.settings.partition);
+        let subscriber = match pubsub.subscribe(&channel).await {
             Ok(subscriber) => Some(subscriber),
             // An outage at the start is no other than one later: the rest of the instance can work.
             Err(error) if error.kind() == ErrorKind::Unavailable => {
-                tracing::warn!(channel = self.channel, error = error.chain(), "not subscribed yet; trying again");
+                tracing::warn!(channel, error = error.chain(), "not subscribed yet; trying again");
                 None
             }
             Err(error) => return Err(error),
         };
-        Ok(BuiltSource::forgetful(PubSubSource { pubsub, channel: self.channel.clone(), subscriber }))
+        Ok(BuiltSource::forgetful(PubSubSource { pubsub, channel, subscriber }))
     }
 }
 

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::shape::{View, word};
-use super::words::{describe, join};
+use super::words::{describe, is_private, join};
 use super::{Checker, Place, Whole};
 use crate::diagnostics::{Diagnostics, Problem, advise};
 use crate::node::{NodeValue, Style};
@@ -80,7 +80,7 @@ impl<'s> Checker<'s, '_> {
         let path = join(place.path, tag);
         let place = Place { node: &entry.value, anchor: &entry.key.span, path: &path };
         let Some(text) = entry.value.as_text() else {
-            let found = describe(place.node, false);
+            let found = describe(place.node, is_private(place.node, true));
             let problem = place.problem(format!("expected one of {}, found {found}", list(&names)));
             self.diagnostics.push(problem);
             return Some(Choice::Refused);

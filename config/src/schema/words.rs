@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::node::{Node, NodeValue, Style};
+use crate::node::{Node, NodeValue, Origin, Style};
 use crate::scalar;
 
 /// The value of a node of which nothing is known: bare scalars follow the core schema of YAML 1.2.
@@ -18,6 +18,13 @@ pub(crate) fn anything(node: &Node) -> Value {
     }
 }
 
+/// Whether a value may be shown. What stands outside of the files may well be a secret, if only by mistake: a whole list of
+/// keys whose brackets do not match, say. Where one number, truth value or word is expected, nobody puts one.
+pub(super) fn is_private(node: &Node, structure: bool) -> bool {
+    node.as_scalar()
+        .is_some_and(|scalar| scalar.origin == Origin::Outside && (structure || scalar.text.starts_with(['[', '{'])))
+}
+
 pub(super) fn describe(node: &Node, secret: bool) -> String {
     match &node.value {
         NodeValue::Mapping(_) => "a mapping".into(),
@@ -30,6 +37,12 @@ pub(super) fn describe(node: &Node, secret: bool) -> String {
             value => value.to_string(),
         },
     }
+}
+
+/// What to do about a value that is not shown.
+pub(super) fn reread(node: &Node) -> Option<String> {
+    let bracketed = node.as_scalar()?.text.starts_with(['[', '{']);
+    bracketed.then(|| "it begins like a list or a mapping but is not one: check its brackets and quotes".into())
 }
 
 /// What to change when a value is nearly right.

@@ -86,7 +86,6 @@ pub fn pipeline(registry: &Registry) -> Value {
             "sources": sources,
             "operators": operators,
             "sinks": sinks,
-            "tests": { "description": "Tests of this pipeline." },
         },
         "$defs": definitions,
     })

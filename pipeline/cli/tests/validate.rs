@@ -82,6 +82,36 @@ fn the_pipelines_of_the_repository_are_valid_together() {
 }
 
 #[test]
+fn the_pipeline_of_the_readme_is_valid() {
+    let readme = include_str!("../../../README.md");
+    let start = readme.find("name: high-demand").expect("the example");
+    let place = Place::new();
+    place.write("high.yaml", readme[start..].split("```").next().expect("its end"));
+    let done = place.run(["validate", "high.yaml"]).exits(0);
+    let told = line_after(readme, "$ smartpulse validate high.yaml");
+    assert_eq!(done.stdout.trim(), told);
+}
+
+/// The line after a line.
+fn line_after<'a>(text: &'a str, line: &str) -> &'a str {
+    text.lines().skip_while(|found| *found != line).nth(1).expect("a line after it")
+}
+
+#[test]
+fn a_graph_of_thousands_ends_quickly() {
+    let place = Place::new();
+    let line: String = (1..6_000).map(|n| format!("  o{n}: {{ type: diff, inputs: [o{}] }}\n", n - 1)).collect();
+    let yaml = format!(
+        "name: long\nsources:\n  o0: {{ type: file, path: \"-\" }}\noperators:\n{line}sinks:\n  k: {{ type: file, inputs: [o5999], path: \"-\" }}\n"
+    );
+    place.write("long.yaml", &yaml);
+    let start = Instant::now();
+    let done = place.run(["validate", "long.yaml"]).exits(2);
+    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+    assert!(done.stderr.contains("the pipeline has 6001 components, and at most 256 are taken"), "{}", done.stderr);
+}
+
+#[test]
 fn a_yaml_bomb_ends_quickly() {
     let place = Place::new();
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
