@@ -87,12 +87,6 @@ impl Event {
             resync: false,
         }
     }
-
-    /// The size that bounds count, in bytes: documents and patch, not the struct.
-    #[must_use]
-    pub fn payload_bytes(&self) -> usize {
-        self.document.as_ref().map_or(0, |d| d.bytes().len()) + self.patch.as_ref().map_or(0, |p| p.items.len())
-    }
 }
 
 /// Events and the one ack for all of them: the only thing on channels.

@@ -492,10 +492,4 @@ impl Resources {
     pub fn registry(&self) -> &prometheus::Registry {
         &self.registry
     }
-
-    /// The names of the resources that are connected.
-    #[must_use]
-    pub fn connected(&self) -> Vec<&str> {
-        self.slots.iter().filter(|(_, slot)| slot.built.initialized()).map(|(name, _)| name.as_str()).collect()
-    }
 }

@@ -91,6 +91,9 @@ pub struct Emission {
     pub after_loss: bool,
 }
 
+/// Said by a source whose committer has ended; why it did is reported instead of it.
+pub(crate) const COMMITTER_GONE: &str = "positions are not committed any more";
+
 /// What the runtime gives a running source.
 pub struct SourceContext {
     pub(crate) chain: Chain,
@@ -157,18 +160,6 @@ impl SourceContext {
         self.settle().await
     }
 
-    /// How many batches are on their way.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.acks.in_flight()
-    }
-
-    /// Whether the source has been told to stop.
-    #[must_use]
-    pub fn stopping(&self) -> bool {
-        *self.shutdown.borrow()
-    }
-
     /// The source's metrics, for lag that only it can know.
     #[must_use]
     pub fn metrics(&self) -> &ComponentMetrics {
@@ -182,8 +173,7 @@ impl SourceContext {
             Err(positions) => (positions, true),
         };
         if let (Some(committer), false) = (&self.committer, positions.is_empty()) {
-            // A committer that is gone has already failed the topology.
-            let _ = committer.send(positions).await;
+            committer.send(positions).await.map_err(|_| Error::fatal(COMMITTER_GONE))?;
         }
         if failed {
             return Err(Error::fatal("a batch was not delivered; stopping, so that it comes again after the restart"));

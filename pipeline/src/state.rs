@@ -80,7 +80,15 @@ pub enum Origin {
     /// again (`smartpulse resnapshot`, or `smartpulse position reset`).
     Operator,
     /// The payload is a message that could not be read; it is published to this topic again.
-    Topic(String),
+    Topic {
+        /// The resource that the topic is on.
+        bus: String,
+        /// Its name.
+        topic: String,
+    },
+    /// The payload is an encoded event that a bounded run refused. Such a run takes nothing in again: mend what was wrong, and
+    /// run it again.
+    Run,
     /// The input was a file: mend the file and run again.
     File(String),
     /// The input was a pub/sub channel, which keeps nothing: the next version of the key brings it up to date.
@@ -159,4 +167,7 @@ pub trait Store: Send + Sync {
     async fn requested_replays(&self, pipeline: &str, component: &str, limit: usize) -> Result<Vec<StoredDeadLetter>>;
     /// Removes letters, and says how many they were.
     async fn remove_dead_letters(&self, ids: &[i64]) -> Result<usize>;
+    /// Removes those of the letters whose replay is still requested, and says how many they were: one that failed again in the
+    /// meantime stays.
+    async fn remove_replayed(&self, ids: &[i64]) -> Result<usize>;
 }

@@ -13,6 +13,20 @@ fn rig() -> Rig {
     Rig::new(Arc::new(MemoryStore::new()), &[], smartpulse_operators::register)
 }
 
+/// Failures that no test lives to see the end of.
+const FOR_LONG: usize = 10_000;
+
+/// Takes a sink away until its failures are cleared.
+fn away(probe: &Probe, sink: &str) {
+    (0..FOR_LONG).for_each(|_| probe.fail(sink, Error::unavailable("away")));
+}
+
+/// How often each of the letters' events was tried, the newest letter first.
+async fn attempts(store: &Arc<dyn Store>) -> Vec<u32> {
+    let letters = store.dead_letters(&DeadLetterFilter { limit: 100, ..DeadLetterFilter::default() }).await.unwrap();
+    letters.into_iter().map(|stored| stored.letter.attempts).collect()
+}
+
 async fn letters(store: &Arc<dyn Store>) -> Vec<(i64, String, Option<String>)> {
     let letters = store.dead_letters(&DeadLetterFilter { limit: 100, ..DeadLetterFilter::default() }).await.unwrap();
     letters.into_iter().map(|stored| (stored.id, stored.letter.reason, stored.letter.key)).collect()
@@ -72,20 +86,80 @@ async fn a_transient_error_is_retried_and_then_only_the_event_at_fault_is_set_as
     let letters = letters(store).await;
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].1.as_str(), letters[0].2.as_deref()), ("deadlock", Some("a")));
+    assert_eq!(attempts(store).await, [3]);
     graph.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sink_that_writes_nothing_any_more_costs_two_policies_and_not_one_per_event() {
+    let rig = rig();
+    let (probe, store) = (&rig.probe, &rig.store);
+    (0..FOR_LONG).for_each(|_| probe.fail("k", Error::transient("deadlock")));
+    let graph = rig.start(PLAIN).await;
+    let key = |n: u8| ((b'a' + n) as char).to_string();
+    probe.emit((0..10).map(|n| event(&key(n), 1)).collect());
+    probe.until("the batch is done", |p| p.last_committed() == Some(10)).await;
+    // The batch and its first event three times each, the others once.
+    assert_eq!(FOR_LONG - probe.failures.lock().unwrap()["k"].len(), 3 + 3 + 9);
+    assert_eq!(attempts(store).await, [1, 1, 1, 1, 1, 1, 1, 1, 1, 3]);
+    // One that gets through shows that the sink works again.
+    probe.failures.lock().unwrap().clear();
+    probe.emit(vec![event("a", 2)]);
+    probe.until("the next one is written", |p| p.versions("k", "a") == [2]).await;
+    graph.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_committer_that_gives_up_stops_the_graph_and_is_named() {
+    let rig = rig();
+    let probe = &rig.probe;
+    probe.commit_failures.lock().unwrap().push_back(Error::fatal("the disk is broken"));
+    let graph = rig.start(PLAIN).await;
+    probe.emit(vec![event("a", 1)]);
+    probe.until("the commit has failed", |p| p.commit_failures.lock().unwrap().is_empty()).await;
+    // The next one finds nobody who would commit it.
+    probe.emit(vec![event("a", 2)]);
+    let error = graph.end().await.unwrap_err().chain();
+    assert!(error.contains("source s of pipeline p failed") && error.contains("the disk is broken"), "{error}");
+    assert_eq!(probe.last_committed(), None);
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_is_given_up_and_comes_again() {
+    let mut rig = rig();
+    rig.drain = std::time::Duration::from_millis(100);
+    let probe = &rig.probe;
+    away(probe, "k");
+    let graph = rig.start(PLAIN).await;
+    probe.emit(vec![event("a", 1)]);
+    probe.until("the sink was tried", |p| p.failures.lock().unwrap()["k"].len() < FOR_LONG).await;
+    let error = graph.stop().await.unwrap_err().chain();
+    assert!(error.contains("did not finish within 100ms (runtime.drain_timeout_ms)"), "{error}");
+    assert_eq!(probe.last_committed(), None);
+}
+
+#[tokio::test]
+async fn a_panic_of_a_component_stops_the_graph_and_commits_nothing() {
+    let rig = rig();
+    let probe = &rig.probe;
+    probe.deadly.lock().unwrap().push("a".to_owned());
+    let graph = rig.start(PLAIN).await;
+    probe.emit(vec![event("a", 1)]);
+    let error = graph.end().await.unwrap_err().chain();
+    assert!(error.contains("a component panicked"), "{error}");
+    assert_eq!(probe.last_committed(), None);
 }
 
 #[tokio::test]
 async fn an_outage_holds_the_stream_back_and_sets_nothing_aside() {
     let rig = rig();
     let (probe, store) = (&rig.probe, &rig.store);
-    for _ in 0..4 {
-        probe.fail("k", Error::unavailable("away"));
-    }
+    away(probe, "k");
     let graph = rig.start(PLAIN).await;
     probe.emit(vec![event("a", 1)]);
-    probe.until("the sink was tried", |p| p.failures.lock().unwrap()["k"].len() < 4).await;
+    probe.until("the sink was tried", |p| p.failures.lock().unwrap()["k"].len() < FOR_LONG).await;
     assert_eq!(probe.last_committed(), None, "nothing may be committed during the outage");
+    probe.failures.lock().unwrap().clear();
     probe.until("the sink is back", |p| p.last_committed() == Some(1)).await;
     assert!(letters(store).await.is_empty());
     graph.stop().await.unwrap();
@@ -102,6 +176,7 @@ async fn a_refused_event_is_set_aside_with_its_reason_and_its_neighbours_are_wri
     assert_eq!((probe.versions("k", "a").len(), probe.versions("k", "b").len()), (1, 1));
     let set_aside = letters(store).await;
     assert_eq!((set_aside[0].1.as_str(), set_aside[0].2.as_deref()), ("refused by the test", Some("bad")));
+    assert_eq!(attempts(store).await, [1]);
 
     // Mended, and handed to the very sink again.
     probe.refused.lock().unwrap().clear();
@@ -241,13 +316,14 @@ async fn a_batch_that_is_not_eager_is_let_go_at_the_end() {
 async fn one_failing_channel_of_a_fan_out_holds_the_position_but_not_the_other_channel() {
     let rig = rig();
     let probe = &rig.probe;
-    for _ in 0..4 {
-        probe.fail("mail", Error::unavailable("away"));
-    }
+    away(probe, "mail");
     let yaml = "name: p\nsources: { s: { type: probe } }\noperators: { f: { type: fan_out, inputs: [s], by: /key, outputs: { mail: [both], push: [both] } } }\nsinks: { mail: { type: probe, inputs: [f.mail] }, push: { type: probe, inputs: [f.push] } }\n";
     let graph = rig.start(yaml).await;
     probe.emit(vec![event("both", 1)]);
     probe.until("push has it", |p| p.versions("push", "both") == [1]).await;
+    probe.until("mail was tried", |p| p.failures.lock().unwrap()["mail"].len() < FOR_LONG).await;
+    assert_eq!((probe.versions("mail", "both").len(), probe.last_committed()), (0, None));
+    probe.failures.lock().unwrap().clear();
     probe.until("mail has it", |p| p.versions("mail", "both") == [1]).await;
     probe.until("it is committed", |p| p.last_committed() == Some(1)).await;
     graph.stop().await.unwrap();

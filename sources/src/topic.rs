@@ -4,7 +4,8 @@
 //! durable. `payload: change` reads captured-change envelopes and refuses those of another section than the
 //! topic's; `payload: document` takes the payload as the document, with the message's key, and its version from
 //! the property `version` or from a pointer. What cannot be read goes to the dead letters with the reason, and
-//! is published again by `smartpulse dlq replay`. An outage of the bus is waited out: the consumer is rebuilt.
+//! is published again by `smartpulse dlq replay`. An outage of the bus is waited out, at the start as later: the consumer is
+//! rebuilt. So is a subscription that another instance has: this one stands by.
 
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -109,8 +110,16 @@ impl SourceConfig for TopicConfig {
             initial: self.initial_position,
             durable: self.durable,
         };
-        let consumer = bus.subscribe(subscribe.clone()).await?;
-        let acker = Arc::new(Mutex::new(consumer.acker()));
+        let consumer = match bus.subscribe(subscribe.clone()).await {
+            Ok(consumer) => Some(consumer),
+            // The rest of the instance can work meanwhile.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(topic = self.topic, error = error.chain(), "not subscribed yet; trying again");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let acker = Arc::new(Mutex::new(consumer.as_ref().map(|consumer| consumer.acker())));
         let version = match &self.version {
             Some(text) => {
                 Some(text.parse().map_err(|error| Error::fatal(format!("bad pointer {text}")).because(error))?)
@@ -118,19 +127,14 @@ impl SourceConfig for TopicConfig {
             None => None,
         };
         let reader = Reader {
+            bus: self.bus.clone(),
             topic: self.topic.clone(),
             payload: self.payload.unwrap_or_else(|| Payload::of_topic(&self.topic)),
             section: section_of(&self.topic),
             version,
         };
-        let source = TopicSource {
-            bus,
-            subscribe,
-            consumer: Some(consumer),
-            acker: acker.clone(),
-            reader,
-            messages_max: self.messages_max,
-        };
+        let source =
+            TopicSource { bus, subscribe, consumer, acker: acker.clone(), reader, messages_max: self.messages_max };
         Ok(BuiltSource { source: Box::new(source), committer: Some(Box::new(TopicCommitter { acker })) })
     }
 }
@@ -142,7 +146,8 @@ fn section_of(topic: &str) -> Option<String> {
     (section != "table-change").then(|| section.to_owned())
 }
 
-type SharedAcker = Arc<Mutex<Arc<dyn Acker>>>;
+/// That of the consumer there is, or was last.
+type SharedAcker = Arc<Mutex<Option<Arc<dyn Acker>>>>;
 
 struct TopicSource {
     bus: SharedBus,
@@ -163,7 +168,7 @@ impl Source for TopicSource {
                 Some(consumer) => cx.next(consumer.receive(self.messages_max)).await?,
                 None => cx.next(self.bus.subscribe(self.subscribe.clone())).await?.map(|rebuilt| {
                     let consumer = rebuilt?;
-                    *self.acker.lock().unwrap_or_else(PoisonError::into_inner) = consumer.acker();
+                    *self.acker.lock().unwrap_or_else(PoisonError::into_inner) = Some(consumer.acker());
                     tracing::info!(topic = self.subscribe.topic, "consumer rebuilt");
                     self.consumer = Some(consumer);
                     // What was published while a subscription that is not durable was gone, is lost.
@@ -174,7 +179,10 @@ impl Source for TopicSource {
             match received {
                 None => return Ok(()),
                 Some(Ok(messages)) => {
-                    wait = REBUILD.0;
+                    // Not when it was rebuilt: it may fail again at its first message.
+                    if !messages.is_empty() {
+                        wait = REBUILD.0;
+                    }
                     if lost || !messages.is_empty() {
                         let emission = self.reader.read(messages);
                         cx.emit(Emission { after_loss: std::mem::take(&mut lost), ..emission }).await?;
@@ -200,6 +208,7 @@ impl Source for TopicSource {
 }
 
 struct Reader {
+    bus: String,
     topic: String,
     payload: Payload,
     section: Option<String>,
@@ -218,7 +227,7 @@ impl Reader {
                     payload: message.payload,
                     reason: error.chain(),
                     key: message.key,
-                    origin: Origin::Topic(self.topic.clone()),
+                    origin: Origin::Topic { bus: self.bus.clone(), topic: self.topic.clone() },
                 }),
             }
         }
@@ -272,6 +281,7 @@ impl Committer for TopicCommitter {
     async fn commit(&mut self, positions: &[Position]) -> Result<()> {
         let ids: Vec<MessageId> = positions.iter().flat_map(decode_ids).collect();
         let acker = self.acker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let acker = acker.ok_or_else(|| Error::unavailable("there is no consumer to ack with"))?;
         acker.ack(&ids).await
     }
 }
@@ -317,6 +327,7 @@ mod tests {
 
     fn reader(topic: &str, version: Option<&str>) -> Reader {
         Reader {
+            bus: "bus".to_owned(),
             topic: topic.to_owned(),
             payload: Payload::of_topic(topic),
             section: section_of(topic),

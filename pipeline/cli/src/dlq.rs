@@ -14,9 +14,6 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-/// The bus that topics are on.
-const BUS: &str = "bus";
-
 /// Letters removed in one transaction, so that a running graph is not held up.
 const DISCARD_AT_ONCE: usize = 1_000;
 
@@ -168,7 +165,8 @@ fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Sink => "a sink that could not write it".to_owned(),
         Origin::Operator => "an operator that could not handle it".to_owned(),
-        Origin::Topic(topic) => format!("topic {topic}"),
+        Origin::Run => "a bounded run, which has ended".to_owned(),
+        Origin::Topic { bus, topic } => format!("topic {topic} of {bus}"),
         Origin::File(file) => format!("file {file}"),
         Origin::Channel(channel) => format!("channel {channel}"),
     }
@@ -184,7 +182,8 @@ fn way_back(id: i64, origin: &Origin) -> String {
 /// What to do about a letter that cannot be replayed.
 fn refusal(origin: &Origin) -> Option<String> {
     match origin {
-        Origin::Sink | Origin::Topic(_) => None,
+        Origin::Sink | Origin::Topic { .. } => None,
+        Origin::Run => Some("mend what was wrong and run it again; then smartpulse dlq discard".to_owned()),
         Origin::Operator => Some(
             "mend the pipeline, then have the source give it again: smartpulse resnapshot PIPELINE/SOURCE".to_owned(),
         ),
@@ -197,7 +196,7 @@ fn refusal(origin: &Origin) -> Option<String> {
 
 async fn replay(session: &Session, store: &dyn Store, ids: &[i64]) -> Result<(), Failure> {
     let mut refused = Vec::new();
-    let mut topics: BTreeMap<String, Vec<StoredDeadLetter>> = BTreeMap::new();
+    let mut topics: BTreeMap<(String, String), Vec<StoredDeadLetter>> = BTreeMap::new();
     let mut requested = 0;
     for &id in ids {
         let stored = match store.dead_letter(id).await? {
@@ -209,7 +208,9 @@ async fn replay(session: &Session, store: &dyn Store, ids: &[i64]) -> Result<(),
         };
         match (&stored.letter.origin, refusal(&stored.letter.origin)) {
             (_, Some(instead)) => refused.push(format!("{id}: {instead}")),
-            (Origin::Topic(topic), None) => topics.entry(topic.clone()).or_default().push(stored),
+            (Origin::Topic { bus, topic }, None) => {
+                topics.entry((bus.clone(), topic.clone())).or_default().push(stored);
+            }
             (_, None) => {
                 store.request_replay(id).await?;
                 requested += 1;
@@ -222,22 +223,37 @@ async fn replay(session: &Session, store: &dyn Store, ids: &[i64]) -> Result<(),
             "{letters} handed to the sinks: a running graph takes them within a second, else its next start\n"
         ))?;
     }
-    if !topics.is_empty() {
-        let bus: SharedBus = session.resources.get(BUS).await.context("the topics' bus cannot be reached")?;
-        for (topic, letters) in topics {
-            let ids: Vec<i64> = letters.iter().map(|stored| stored.id).collect();
-            let message = |stored: StoredDeadLetter| Outgoing {
-                key: stored.letter.key,
-                payload: stored.letter.payload,
-                properties: BTreeMap::new(),
-            };
-            // Removed after it is durable in the topic: a crash in between delivers twice and loses nothing.
-            bus.publish(&topic, letters.into_iter().map(message).collect()).await?;
-            store.remove_dead_letters(&ids).await?;
-            print(&format!("{} published to {topic} again\n", counted(ids.len() as u64, "dead letter")))?;
-        }
+    for ((bus, topic), letters) in topics {
+        publish(session, store, &bus, &topic, letters).await?;
     }
     refuse(&refused, "cannot be replayed")
+}
+
+/// Gives letters back to the topic that they came from.
+async fn publish(
+    session: &Session,
+    store: &dyn Store,
+    bus: &str,
+    topic: &str,
+    letters: Vec<StoredDeadLetter>,
+) -> Result<(), Failure> {
+    let shared: SharedBus =
+        session.resources.get(bus).await.with_context(|| format!("`{bus}`, the bus of {topic}, cannot be reached"))?;
+    let ids: Vec<i64> = letters.iter().map(|stored| stored.id).collect();
+    // Withdrawn when a running graph refuses a message again before we come to remove its letter, which then stays.
+    for &id in &ids {
+        store.request_replay(id).await?;
+    }
+    let message = |stored: StoredDeadLetter| Outgoing {
+        key: stored.letter.key,
+        payload: stored.letter.payload,
+        properties: BTreeMap::new(),
+    };
+    // Removed after it is durable in the topic: a crash in between delivers twice and loses nothing.
+    shared.publish(topic, letters.into_iter().map(message).collect()).await?;
+    store.remove_replayed(&ids).await?;
+    print(&format!("{} published to {topic} again\n", counted(ids.len() as u64, "dead letter")))?;
+    Ok(())
 }
 
 async fn all_ids(store: &dyn Store, of: &LettersOf) -> Result<Vec<i64>, Failure> {

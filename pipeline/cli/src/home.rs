@@ -9,7 +9,7 @@ use smartpulse_pipeline::state::Store;
 use std::sync::Arc;
 
 /// The name that a state file has in the data folder.
-const STATE_FILE: &str = "smartpulse.db";
+pub const STATE_FILE: &str = "smartpulse.db";
 
 /// An open data folder. Held as long as the graph runs: the lock ends with it.
 pub struct Home {

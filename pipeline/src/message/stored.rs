@@ -22,6 +22,8 @@ struct Stored {
     whole: bool,
     commit_time: Option<Timestamp>,
     capture_time: Option<Timestamp>,
+    /// The bytes of the place: what they mean is the source's own.
+    position: Option<Vec<u8>>,
     snapshot: bool,
     epoch: u64,
     resync: bool,
@@ -46,6 +48,7 @@ pub fn encode_event(event: &Event) -> Bytes {
         whole: event.patch.as_ref().is_some_and(|patch| patch.whole),
         commit_time: event.commit_time,
         capture_time: event.capture_time,
+        position: event.position.as_ref().map(|position| position.to_vec()),
         snapshot: event.snapshot,
         epoch: event.epoch,
         resync: event.resync,
@@ -81,6 +84,7 @@ pub fn decode_event(payload: &[u8]) -> Result<Event> {
         stored.patch.map(|raw| Patch { items: Bytes::from(String::from(Box::<str>::from(raw))), whole: stored.whole });
     event.commit_time = stored.commit_time;
     event.capture_time = stored.capture_time;
+    event.position = stored.position.map(Bytes::from);
     event.snapshot = stored.snapshot;
     event.epoch = stored.epoch;
     event.resync = stored.resync;
@@ -99,6 +103,10 @@ mod tests {
         event.previous = Some(document);
         event.patch = Some(Patch { items: Bytes::from_static(b"[]"), whole: false });
         event.commit_time = Some(Timestamp::from_millis(12));
+        event.capture_time = Some(Timestamp::from_millis(13));
+        event.position = Some(Bytes::from_static(b"\x00seq:7\xff"));
+        event.snapshot = true;
+        event.resync = true;
         event.epoch = 2;
         let back = decode_event(&encode_event(&event)).unwrap();
         assert_eq!(format!("{back:?}"), format!("{event:?}"));

@@ -119,9 +119,9 @@ impl Blueprint {
     /// A stateful chain ends in exactly one sink: with two, the first one's success would hide the second
     /// one's loss when the process dies between them.
     fn check_state(&self, spec: &PipelineSpec, diagnostics: &mut Diagnostics) {
-        for (at, component) in self.components.iter().enumerate() {
+        for (at, component) in self.components.iter().enumerate().filter(|(_, component)| component.stateful()) {
             let sinks = self.sinks_behind(at);
-            if component.stateful() && sinks.len() > 1 {
+            if sinks.len() > 1 {
                 let names: Vec<String> = sinks.iter().map(|&sink| format!("`{}`", self.components[sink].id)).collect();
                 if let Some(spec) = spec.component(&component.id) {
                     diagnostics.push(spec.located.problem(

@@ -58,7 +58,7 @@ pub(super) struct Measured {
 
 impl SourceTask {
     pub fn context(&mut self, shutdown: tokio::sync::watch::Receiver<bool>) -> SourceContext {
-        let idle = Chain::new(self.chain.desk.clone(), Vec::new(), Vec::new(), Vec::new(), false);
+        let idle = Chain::new(self.chain.desk.clone(), Vec::new(), Vec::new(), Vec::new());
         SourceContext {
             chain: std::mem::replace(&mut self.chain, idle),
             acks: AckQueue::default(),
@@ -122,19 +122,12 @@ impl Blueprint {
                         continue;
                     };
                     let mut state_chains: Vec<Arc<str>> = (0..self.components.len())
-                        .filter(|&other| config.newest_only() && self.sinks_behind(other).contains(&at))
-                        .filter_map(|other| self.state_chain(other))
+                        .filter(|_| config.newest_only())
+                        .filter_map(|other| self.state_chain(other).filter(|_| self.sinks_behind(other).contains(&at)))
                         .collect();
                     state_chains.dedup();
-                    let task = SinkTask {
-                        sink,
-                        receiver,
-                        gate,
-                        desk: builder.desk(at),
-                        policy: retry.clone(),
-                        state_chains,
-                        durable: !builder.fresh,
-                    };
+                    let task =
+                        SinkTask { sink, receiver, gate, desk: builder.desk(at), policy: retry.clone(), state_chains };
                     sinks.push((component.id.clone(), task));
                 }
             }
@@ -212,6 +205,7 @@ impl<'a> Builder<'a> {
             component: self.blueprint.components[at].id.clone(),
             store: self.env.store.clone(),
             metrics: self.metrics[at].clone(),
+            durable: !self.fresh,
         }
     }
 
@@ -225,7 +219,7 @@ impl<'a> Builder<'a> {
         let ChainParts { nodes, outlets, .. } = parts;
         let nodes = nodes.into_iter().flatten().collect();
         let outlets = outlets.into_iter().filter_map(|receiver| self.channels.get(&receiver).cloned()).collect();
-        Ok(Chain::new(self.desk(at), nodes, entry, outlets, !self.fresh))
+        Ok(Chain::new(self.desk(at), nodes, entry, outlets))
     }
 }
 

@@ -1,6 +1,6 @@
 //! A linear run of operators, called inline in the task that feeds it.
 //!
-//! A chain ends in channels: to sinks, or to another stage where the graph merges, buffers or runs in lanes.
+//! A chain ends in channels: to sinks, or to another stage where the graph merges or runs in lanes.
 //! Sending waits while a channel is full; that is all the back-pressure there is, and all that is needed.
 
 use crate::error::{Error, Result};
@@ -95,11 +95,21 @@ pub(crate) struct Desk {
     pub component: Arc<str>,
     pub store: Arc<dyn Store>,
     pub metrics: Arc<ComponentMetrics>,
+    /// False for a run that starts fresh: it keeps its state in memory, and has no dead letters to take in again.
+    pub durable: bool,
 }
 
 impl Desk {
-    /// The letter of an event that `component` refused.
-    pub fn letter(&self, component: &str, event: &Event, reason: &str, attempts: u32, time: Timestamp) -> DeadLetter {
+    /// The letter of an event that `component` refused, a sink or an operator as `origin` says.
+    pub fn letter(
+        &self,
+        component: &str,
+        origin: Origin,
+        event: &Event,
+        reason: &str,
+        attempts: u32,
+        time: Timestamp,
+    ) -> DeadLetter {
         DeadLetter {
             pipeline: self.pipeline.to_string(),
             component: component.to_owned(),
@@ -110,7 +120,7 @@ impl Desk {
             version: Some(event.version),
             operation: Some(event.operation),
             time,
-            origin: Origin::Sink,
+            origin: if self.durable { origin } else { Origin::Run },
             payload: encode_event(event),
         }
     }
@@ -137,15 +147,13 @@ pub(crate) struct Chain {
     pub nodes: Vec<Node>,
     pub entry: Vec<Target>,
     pub outlets: Vec<Outlet>,
-    /// False for a run that starts fresh and keeps its state in memory.
-    pub durable: bool,
     /// Reused for every call of an operator.
     output: Output,
 }
 
 impl Chain {
-    pub fn new(desk: Desk, nodes: Vec<Node>, entry: Vec<Target>, outlets: Vec<Outlet>, durable: bool) -> Self {
-        Self { desk, nodes, entry, outlets, durable, output: Output::default() }
+    pub fn new(desk: Desk, nodes: Vec<Node>, entry: Vec<Target>, outlets: Vec<Outlet>) -> Self {
+        Self { desk, nodes, entry, outlets, output: Output::default() }
     }
 
     /// Runs a batch down the chain.
@@ -188,9 +196,8 @@ impl Chain {
             let letters: Vec<DeadLetter> = output
                 .rejected
                 .drain(..)
-                .map(|(event, reason)| DeadLetter {
-                    origin: Origin::Operator,
-                    ..self.desk.letter(&node.component, &event, &reason, 1, Timestamp::now())
+                .map(|(event, reason)| {
+                    self.desk.letter(&node.component, Origin::Operator, &event, &reason, 1, Timestamp::now())
                 })
                 .collect();
             node.metrics.dead_letters.inc_by(letters.len() as u64);
@@ -198,8 +205,18 @@ impl Chain {
         }
         let node = &self.nodes[index];
         for (port, mut batch) in output.batches.drain(..) {
+            // Two documents under one version: somebody writes past the triggers. One line for a batch.
+            if let (true, Some(event)) = (node.captures_state, batch.events.iter().find(|event| event.resync)) {
+                tracing::warn!(
+                    component = %node.component,
+                    section = %event.section,
+                    key = %event.key,
+                    version = event.version,
+                    "a version came again with another document, which is taken over; does something write past the triggers?"
+                );
+            }
             node.metrics.events_out.inc_by(batch.events.len() as u64);
-            if let (true, true, Some(chain)) = (self.durable, node.captures_state, &node.state_chain) {
+            if let (true, true, Some(chain)) = (self.desk.durable, node.captures_state, &node.state_chain) {
                 batch.state.extend(batch.events.iter().map(|event| state_of(chain, event)));
             }
             match node.outputs.get(port) {
@@ -214,7 +231,7 @@ impl Chain {
     /// Restores the keyed state that an operator lacks for a batch, in one round trip.
     async fn restore(&mut self, index: usize, batch: &Batch) -> Result<()> {
         let node = &mut self.nodes[index];
-        let (true, Some(chain)) = (self.durable, &node.state_chain) else { return Ok(()) };
+        let (true, Some(chain)) = (self.desk.durable, &node.state_chain) else { return Ok(()) };
         let Some(keyed) = node.operator.keyed() else { return Ok(()) };
         let mut missing: BTreeMap<Arc<str>, Vec<Key>> = BTreeMap::new();
         for event in &batch.events {
@@ -336,7 +353,7 @@ impl Chain {
 
     /// The letter of an event that may not enter the chain at all.
     pub fn letter_of_event(&self, event: &Event, reason: &str, time: Timestamp) -> DeadLetter {
-        DeadLetter { origin: Origin::Operator, ..self.desk.letter(&self.desk.component, event, reason, 1, time) }
+        self.desk.letter(&self.desk.component, Origin::Operator, event, reason, 1, time)
     }
 
     /// Stores dead letters of the chain's own component.

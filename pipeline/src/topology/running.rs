@@ -5,7 +5,7 @@ use super::chain::CHAIN_BROKEN;
 use super::retry::Patience;
 use crate::error::{Error, Result};
 use crate::position::Position;
-use crate::source::Committer;
+use crate::source::{COMMITTER_GONE, Committer};
 use crate::telemetry::Totals;
 use std::future::Future;
 use std::sync::Arc;
@@ -183,7 +183,11 @@ async fn run_source(mut task: SourceTask, pipeline: Arc<str>, stop: watch::Recei
         Some(handle) => handle.await.unwrap_or_else(|panic| Err(Error::fatal("the committer panicked").because(panic))),
         None => Ok(()),
     };
-    result.and(committed).map_err(|error| {
+    let result = match result {
+        Err(error) if error.to_string() == COMMITTER_GONE => committed.and(Err(error)),
+        result => result.and(committed),
+    };
+    result.map_err(|error| {
         if error.to_string() == CHAIN_BROKEN {
             return error;
         }

@@ -29,8 +29,6 @@ pub(crate) struct SinkTask {
     pub policy: RetryPolicy,
     /// For a sink that only cares for the newest version of a key: where the keyed state before it is kept.
     pub state_chains: Vec<Arc<str>>,
-    /// False for a run that starts fresh: it has no dead letters to take in again.
-    pub durable: bool,
 }
 
 impl SinkTask {
@@ -41,7 +39,7 @@ impl SinkTask {
             tokio::select! {
                 biased;
                 // First, or a sink that always has something to do would never come to it.
-                _ = replay.tick(), if self.durable => self.replay().await?,
+                _ = replay.tick(), if self.desk.durable => self.replay().await?,
                 batch = self.receiver.recv() => match batch {
                     Some(batch) => {
                         self.desk.metrics.queue_batches.set(self.receiver.len() as i64);
@@ -101,16 +99,25 @@ impl SinkTask {
 
     /// Writes a batch and gives the letters of the events that were refused.
     async fn write(&mut self, batch: &Batch) -> Result<Vec<DeadLetter>> {
-        match self.attempt(batch).await? {
+        match self.attempt(batch, Tries::Policy).await? {
             Attempt::Written(letters) => Ok(letters),
-            // One event may be at fault for all: each gets its own chance.
+            // One event may be at fault for all: each gets its own chance. When the first alone does not get through
+            // either, the rest gets one try each until one does: a sink that is out of order costs two policies, not
+            // one for every event.
             Attempt::Refused(..) if batch.events.len() > 1 => {
                 let mut letters = Vec::new();
+                let mut tries = Tries::Policy;
                 for event in &batch.events {
                     let single = Batch::new(vec![event.clone()], Ack::none(), batch.time);
-                    match self.attempt(&single).await? {
-                        Attempt::Written(more) => letters.extend(more),
-                        Attempt::Refused(reason, attempts) => letters.extend(self.letters(&single, &reason, attempts)),
+                    match self.attempt(&single, tries).await? {
+                        Attempt::Written(more) => {
+                            tries = Tries::Policy;
+                            letters.extend(more);
+                        }
+                        Attempt::Refused(reason, attempts) => {
+                            tries = Tries::One;
+                            letters.extend(self.letters(&single, &reason, attempts));
+                        }
                     }
                 }
                 Ok(letters)
@@ -120,16 +127,15 @@ impl SinkTask {
     }
 
     fn letters(&self, batch: &Batch, reason: &str, attempts: u32) -> Vec<DeadLetter> {
-        let component = &self.desk.component;
-        batch
-            .events
-            .iter()
-            .map(|event| self.desk.letter(component, event, reason, attempts, Timestamp::now()))
-            .collect()
+        batch.events.iter().map(|event| self.letter(event, reason, attempts)).collect()
     }
 
-    /// Tries as often as the policy says. An outage does not count as a try: it is waited for.
-    async fn attempt(&mut self, batch: &Batch) -> Result<Attempt> {
+    fn letter(&self, event: &Event, reason: &str, attempts: u32) -> DeadLetter {
+        self.desk.letter(&self.desk.component, Origin::Sink, event, reason, attempts, Timestamp::now())
+    }
+
+    /// Tries as often as `tries` says. An outage does not count as a try: it is waited for.
+    async fn attempt(&mut self, batch: &Batch, tries: Tries) -> Result<Attempt> {
         let mut backoff = Backoff::new(&self.policy);
         let mut outage: Option<Instant> = None;
         loop {
@@ -142,8 +148,7 @@ impl SinkTask {
                         .iter()
                         .filter_map(|refused| {
                             let event = batch.events.get(refused.index)?;
-                            let component = &self.desk.component;
-                            Some(self.desk.letter(component, event, &refused.reason, 1, Timestamp::now()))
+                            Some(self.letter(event, &refused.reason, backoff.attempts()))
                         })
                         .collect();
                     return Ok(Attempt::Written(letters));
@@ -152,8 +157,8 @@ impl SinkTask {
             };
             let delay = match error.kind() {
                 ErrorKind::Fatal => return Err(self.fatal(error)),
-                ErrorKind::Rejected => return Ok(Attempt::Refused(error.chain(), backoff.attempts() + 1)),
-                ErrorKind::Transient => match backoff.next_delay() {
+                ErrorKind::Rejected => return Ok(Attempt::Refused(error.chain(), backoff.attempts())),
+                ErrorKind::Transient => match tries.delay(&mut backoff) {
                     Some(delay) => delay,
                     None => return Ok(Attempt::Refused(error.chain(), backoff.attempts())),
                 },
@@ -214,6 +219,24 @@ impl SinkTask {
             }
         }
         Ok(())
+    }
+}
+
+/// How often a write that fails for a moment is tried.
+#[derive(Clone, Copy)]
+enum Tries {
+    /// As often as the sink's policy says.
+    Policy,
+    One,
+}
+
+impl Tries {
+    /// The wait before the next try, or none when it was the last.
+    fn delay(self, backoff: &mut Backoff<'_>) -> Option<Duration> {
+        match self {
+            Self::Policy => backoff.next_delay(),
+            Self::One => None,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The task of a stage that does not begin with a source: behind a merge, a named buffer, or a lane.
+//! The task of a stage that does not begin with a source: behind a merge, or in a lane.
 
 use super::chain::{Chain, Gate};
 use crate::error::Result;

@@ -3,7 +3,8 @@
 //!
 //! A suite takes a *fixture maker*: each case gets a fixture of its own, that is, a fresh empty resource, and may
 //! open it again, which is a restart. A suite panics in the first case that fails, with the case's name printed
-//! before. Cases wait on conditions, at most [`PATIENCE`]; none sleeps for a fixed time.
+//! before. Cases wait on conditions, at most [`PATIENCE`]; those of leases also wait out a
+//! term that they chose themselves.
 //!
 //! For tests only: never a dependency of what runs in production.
 

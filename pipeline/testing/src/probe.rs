@@ -37,6 +37,10 @@ pub struct Probe {
     pub failures: Mutex<BTreeMap<String, VecDeque<Error>>>,
     /// Keys that sinks refuse.
     pub refused: Mutex<Vec<String>>,
+    /// Keys that make sinks panic.
+    pub deadly: Mutex<Vec<String>>,
+    /// What the next commits answer instead of committing.
+    pub commit_failures: Mutex<VecDeque<Error>>,
     /// The positions committed: how many events had been emitted.
     pub committed: Mutex<Vec<u64>>,
     changed: Notify,
@@ -142,6 +146,9 @@ struct ProbeCommitter(SharedProbe);
 #[async_trait]
 impl Committer for ProbeCommitter {
     async fn commit(&mut self, positions: &[Position]) -> Result<()> {
+        if let Some(error) = self.0.commit_failures.lock().unwrap().pop_front() {
+            return Err(error);
+        }
         let numbers = positions.iter().map(|position| position.to_string().parse::<u64>().unwrap());
         self.0.committed.lock().unwrap().extend(numbers);
         self.0.changed.notify_waiters();
@@ -176,6 +183,8 @@ impl Sink for RunningSink {
             return Err(error);
         }
         let refused = self.probe.refused.lock().unwrap().clone();
+        let deadly = self.probe.deadly.lock().unwrap().clone();
+        assert!(batch.events.iter().all(|event| !deadly.contains(&event.key.to_string())), "a bug");
         let mut rejected = Vec::new();
         self.probe.batches.lock().unwrap().push(batch.events.len());
         for (index, event) in batch.events.iter().enumerate() {
@@ -223,6 +232,8 @@ pub struct Rig {
     pub store: Arc<dyn Store>,
     /// Which process the graphs are.
     pub instance: uuid::Uuid,
+    /// How long a graph may take to drain.
+    pub drain: Duration,
     metrics: Mutex<prometheus::Registry>,
 }
 
@@ -244,6 +255,7 @@ impl Rig {
             probe: Arc::default(),
             store,
             instance: uuid::Uuid::nil(),
+            drain: Duration::from_secs(20),
             metrics: Mutex::default(),
         }
     }
@@ -275,7 +287,7 @@ impl Rig {
         let stopped = async {
             let _ = stopped.await;
         };
-        let done = tokio::spawn(running.wait(stopped, Duration::from_secs(20)));
+        let done = tokio::spawn(running.wait(stopped, self.drain));
         Graph { stop: Some(stop), done }
     }
 

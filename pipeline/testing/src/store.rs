@@ -113,7 +113,7 @@ async fn a_dead_letter_is_kept_once_and_whole(fixture: impl StoreFixture) {
         key: None,
         version: None,
         operation: None,
-        origin: Origin::Topic("cdc:forecasts".to_owned()),
+        origin: Origin::Topic { bus: "bus".to_owned(), topic: "cdc:forecasts".to_owned() },
         ..dead_letter("s", 1)
     };
     store.put_dead_letters(&[dead_letter("s", 1), bare.clone(), dead_letter("s", 1)]).await.unwrap();
@@ -155,6 +155,11 @@ async fn a_replay_is_asked_for_and_withdrawn_by_another_failure(fixture: impl St
     store.put_dead_letters(&letters[..1]).await.unwrap();
     assert_eq!(requested("s", 10).await, [Some(2)]);
     assert_eq!(requested("t", 10).await, [Some(1)]);
+    // Whoever has replayed them all removes what did not come back meanwhile.
+    let ids: Vec<i64> = all.iter().map(|stored| stored.id).collect();
+    assert_eq!(store.remove_replayed(&ids).await.unwrap(), 2);
+    let left = store.dead_letters(&DeadLetterFilter { limit: 10, ..DeadLetterFilter::default() }).await.unwrap();
+    assert_eq!(left.iter().map(|stored| stored.letter.version).collect::<Vec<_>>(), [Some(1)]);
 }
 
 async fn dead_letters_are_listed_newest_first(fixture: impl StoreFixture) {

@@ -185,4 +185,14 @@ impl Store for MemoryStore {
         let mut state = self.state();
         Ok(ids.iter().filter(|id| state.dead_letters.remove(id).is_some()).count())
     }
+
+    async fn remove_replayed(&self, ids: &[i64]) -> Result<usize> {
+        if let Some(durable) = &self.dead_letters {
+            return durable.remove_replayed(ids).await;
+        }
+        let letters = &mut self.state().dead_letters;
+        let requested = |id: &&i64| letters.get(id).is_some_and(|(_, stored)| stored.replay_requested);
+        let replayed: Vec<i64> = ids.iter().filter(requested).copied().collect();
+        Ok(replayed.iter().filter(|id| letters.remove(id).is_some()).count())
+    }
 }

@@ -11,8 +11,7 @@ use super::connection::Failure;
 use super::state_file::StateFile;
 use async_trait::async_trait;
 use bytes::Bytes;
-use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::event::{Key, Operation};
 use smartpulse_pipeline::state::{DeadLetter, DeadLetterFilter, KeyState, Store, StoredDeadLetter, StoredPosition};
@@ -67,6 +66,19 @@ impl SqliteStore {
             Ok(result)
         };
         self.file.writer.run(what, run).await
+    }
+
+    async fn remove(&self, ids: &[i64], sql: &'static str) -> Result<usize> {
+        let ids = ids.to_vec();
+        self.write("remove dead letters", move |transaction| {
+            let mut statement = transaction.prepare_cached(sql)?;
+            let mut removed = 0;
+            for id in ids {
+                removed += statement.execute([id])?;
+            }
+            Ok(removed)
+        })
+        .await
     }
 }
 
@@ -267,16 +279,11 @@ impl Store for SqliteStore {
     }
 
     async fn remove_dead_letters(&self, ids: &[i64]) -> Result<usize> {
-        let ids = ids.to_vec();
-        self.write("remove dead letters", move |transaction| {
-            let mut statement = transaction.prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?;
-            let mut removed = 0;
-            for id in ids {
-                removed += statement.execute(params_from_iter([SqlValue::Integer(id)]))?;
-            }
-            Ok(removed)
-        })
-        .await
+        self.remove(ids, "DELETE FROM dead_letters WHERE id = ?1").await
+    }
+
+    async fn remove_replayed(&self, ids: &[i64]) -> Result<usize> {
+        self.remove(ids, "DELETE FROM dead_letters WHERE id = ?1 AND replay_requested = 1").await
     }
 }
 
