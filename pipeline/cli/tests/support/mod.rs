@@ -100,6 +100,13 @@ impl Live {
         Self { child: Some(child) }
     }
 
+    /// The same with its standard output in a file, to be read while it runs.
+    pub fn printing(command: &mut Command, file: &Path) -> Self {
+        let file = std::fs::File::create(file).expect("a file");
+        let child = command.stdout(file).stderr(Stdio::piped()).spawn().expect("the program starts");
+        Self { child: Some(child) }
+    }
+
     pub fn running(&mut self) -> bool {
         let child = self.child.as_mut().expect("not ended");
         child.try_wait().expect("its status").is_none()

@@ -1,0 +1,48 @@
+//! The demo, by the lines that it prints.
+
+mod support;
+
+use rusqlite::Connection;
+use serde_json::Value;
+use support::{Live, PATIENCE, Place, wait_until};
+
+/// What stands between two marks.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in\n{text}")).1;
+    rest.split_once(after).unwrap_or_else(|| panic!("no {after:?} in\n{rest}")).0
+}
+
+#[test]
+fn the_lines_to_try_do_what_they_say() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.arg("demo").env("SMARTPULSE__PLAYER__CHANGES_PER_SECOND", "0");
+    let demo = Live::printing(&mut command, &place.path("lines"));
+    wait_until("the lines to try", || place.read("lines").contains("Ctrl-C ends it"));
+    let lines = place.read("lines");
+    let token = between(&lines, "TOKEN=", "\n");
+    let url = between(&lines, "curl -i -H \"Authorization: Bearer $TOKEN\" ", "\n");
+    let file = between(&lines, "sqlite3 ", " ");
+    let update = between(&lines, "\"UPDATE", "\"");
+
+    let read = || {
+        let request = ureq::get(url).header("Authorization", format!("Bearer {token}"));
+        let mut response = request.call().expect("an answer");
+        let level = response.headers()["x-cache-level"].to_str().expect("text").to_owned();
+        let document: Value =
+            serde_json::from_str(&response.body_mut().read_to_string().expect("a body")).expect("JSON");
+        (level, document)
+    };
+    let (level, before) = read();
+    assert_eq!(level, "L1", "{before}");
+    let other = Connection::open(place.path(file)).expect("the database");
+    other.busy_timeout(PATIENCE).expect("a time-out");
+    assert_eq!(other.execute(&format!("UPDATE{update}"), []).expect("the statement of the demo"), 1);
+    let next = before["versionId"].as_i64().expect("a version") + 1;
+    wait_until("the next version", || read().1["versionId"] == next);
+    let (level, after) = read();
+    assert_eq!((level.as_str(), &after["demand"]), ("L1", &Value::from(0.5)));
+
+    demo.signal("TERM");
+    demo.end().exits(0);
+}
