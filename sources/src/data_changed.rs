@@ -1,21 +1,21 @@
 //! `data_changed`: what this instance's cache has just taken over, for derived state.
 //!
-//! Output: one event per change that the cache applied, with the document as the cache holds it then; a delete
-//! without one. Versions of a key rise, but some may be missing: several changes in quick succession give one
-//! event with the newest document. Nothing is committed, and what happens while nobody listens, or while the
-//! document is neither in memory nor to be had from the database, is not told.
+//! Output: one event per version that the cache took over by a change, a write of this instance or a load that found
+//! something newer than what was held, with the document as the cache holds it then; a delete without one. Versions of a
+//! key rise, but some may be missing: several changes in quick succession give one event with the newest document. An
+//! invalidation alone changes nothing that is held; what it announces is told when it is taken over. Nothing is
+//! committed; when changes may have been missed, the next batch says so (`after_loss`).
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smartpulse_cache::{Applied, AppliedChange, SharedCache};
+use smartpulse_cache::{Follower, News, SharedCache};
 use smartpulse_json::Document;
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SourceConfig};
 use smartpulse_pipeline::source::{BuiltSource, Emission, Source, SourceContext};
 use smartpulse_pipeline::{Event, Operation};
 use std::sync::Arc;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 /// Gives what this instance's cache has just taken over.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -37,57 +37,39 @@ impl Config for DataChangedConfig {
 impl SourceConfig for DataChangedConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<BuiltSource> {
         let cache: Arc<SharedCache> = cx.resource(&self.cache).await?;
-        let changes = cache.changes();
-        Ok(BuiltSource::forgetful(DataChangedSource { cache, changes }))
+        Ok(BuiltSource::forgetful(DataChangedSource { section: cache.section(), news: cache.follow() }))
     }
 }
 
 struct DataChangedSource {
-    cache: Arc<SharedCache>,
-    changes: Receiver<AppliedChange>,
+    section: Arc<str>,
+    news: Follower,
 }
 
 #[async_trait]
 impl Source for DataChangedSource {
     async fn run(mut self: Box<Self>, cx: &mut SourceContext) -> Result<()> {
-        loop {
-            let mut emission = Emission::default();
-            match cx.next(self.changes.recv()).await? {
-                None => return Ok(()),
-                Some(Ok(change)) => match change.applied {
-                    Applied::Patched | Applied::Replaced | Applied::Removed => {
-                        emission.events.extend(self.event(&change).await?);
-                    }
-                    Applied::Stale | Applied::Absent | Applied::Reload => continue,
-                },
-                Some(Err(RecvError::Lagged(missed))) => {
-                    tracing::warn!(missed, "changes came faster than they were read");
-                    emission.after_loss = true;
-                }
-                Some(Err(RecvError::Closed)) => return Err(Error::fatal("the cache is gone")),
-            }
-            cx.emit(emission).await?;
+        while let Some(news) = cx.next(self.news.next()).await? {
+            cx.emit(self.emission(news)?).await?;
         }
+        Ok(())
     }
 }
 
 impl DataChangedSource {
-    async fn event(&self, change: &AppliedChange) -> Result<Option<Event>> {
-        let section = self.cache.section();
-        if change.applied == Applied::Removed {
-            return Ok(Some(Event::new(section, change.key.clone(), change.version, Operation::Delete, None)));
-        }
-        let hit = match self.cache.get(&change.key).await {
-            Ok(Some(hit)) => hit,
-            // Deleted since: that change comes next.
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                tracing::warn!(key = %change.key, error = error.chain(), "a change is not told: its document is not to be had");
-                return Ok(None);
+    fn emission(&self, news: News) -> Result<Emission> {
+        let event =
+            |key, version, operation, document| Event::new(self.section.clone(), key, version, operation, document);
+        Ok(match news {
+            News::Lost => Emission { after_loss: true, ..Emission::default() },
+            News::Deleted { key, version } => {
+                Emission { events: vec![event(key, version, Operation::Delete, None)], ..Emission::default() }
             }
-        };
-        let document = Document::parse(hit.document)
-            .map_err(|error| Error::rejected("the cache holds no JSON document").because(error))?;
-        Ok(Some(Event::new(section, change.key.clone(), hit.version, Operation::Update, Some(document))))
+            News::Changed { key, version, document } => {
+                let document = Document::parse(document)
+                    .map_err(|error| Error::rejected("the cache holds no JSON document").because(error))?;
+                Emission { events: vec![event(key, version, Operation::Update, Some(document))], ..Emission::default() }
+            }
+        })
     }
 }

@@ -1,16 +1,17 @@
-//! The tiers put together: reads and the loads behind them. Changes are in `change`.
+//! The tiers put together: reads of documents and the loads behind them. Lists are in `list`, changes in `change`.
 
 use crate::circuit::Circuit;
 use crate::config::CacheConfig;
 use crate::decide::{self, Content, Entry, Filled, Floor, Freshness, Held};
 use crate::documents::Documents;
 use crate::flights::{Attempt, Flights, Join, Pilot, Via};
-use crate::lists::{self, Listed, Lists};
+use crate::lists::Lists;
 use crate::metrics::{Metrics, Sizes};
+use crate::news::{NEWS_MAX, Told};
 use crate::shared::SharedTier;
 use bytes::Bytes;
 use prometheus::Registry;
-use smartpulse_clients::database::{ForecastQuery, Row, SharedDatabase};
+use smartpulse_clients::database::{Row, SharedDatabase};
 use smartpulse_clients::documents::Shared;
 use smartpulse_json::Document;
 use smartpulse_pipeline::Key;
@@ -18,7 +19,7 @@ use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::{Instant, timeout};
 
 /// How often a load is repeated because something newer was heard of while it ran. A key that changes faster
@@ -76,23 +77,21 @@ pub struct Hit {
     pub stale: bool,
 }
 
-/// A query result that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListHit {
-    /// `{"total":…,"items":[…]}`
-    pub body: Bytes,
-    /// A hash of the body.
-    pub etag: u64,
-    /// Where it was found.
-    pub level: Level,
-    /// True if something newer may exist and the database cannot be asked.
-    pub stale: bool,
-}
-
 /// The cache of one instance; clones share it. Needs a tokio runtime around every call.
 #[derive(Clone)]
 pub struct Cache {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// What became of a row that was offered to L1.
+pub(crate) struct Offered {
+    answer: Option<Hit>,
+    /// Whether it agrees with all that is known.
+    agrees: bool,
+    /// The version that was held.
+    pub before: Option<i64>,
+    /// The version that is held instead, if that is another.
+    pub after: Option<i64>,
 }
 
 /// What a load gives to all who wait for it.
@@ -110,6 +109,7 @@ pub(crate) struct Inner {
     pub generation: AtomicU64,
     pub background: Arc<Semaphore>,
     pub warm: AtomicBool,
+    pub news: broadcast::Sender<Told>,
     pub metrics: Metrics,
 }
 
@@ -128,6 +128,7 @@ impl Cache {
             generation: AtomicU64::new(0),
             background: Arc::new(Semaphore::new(BACKGROUND_LOADS_MAX)),
             warm: AtomicBool::new(false),
+            news: broadcast::Sender::new(NEWS_MAX),
             metrics: Metrics::new(registry)?,
             shared: config.shared.clone().map(|shared| SharedTier::new(shared, &config)),
             config,
@@ -173,54 +174,6 @@ impl Cache {
     #[must_use]
     pub fn is_database_skipped(&self) -> bool {
         self.inner.circuit.is_open()
-    }
-
-    /// A page of forecasts. The rows are not put into L1: a page is one query over keys that nobody watched
-    /// while it ran, so any of them might be older than a patch that has just come.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Cache::get`].
-    pub async fn list(&self, query: ForecastQuery) -> Result<ListHit> {
-        let inner = &*self.inner;
-        if let Some((listed, true)) = inner.lists.get(&query, Instant::now()) {
-            inner.metrics.hit(Level::L2);
-            return Ok(list_hit(&listed, Level::L2));
-        }
-        inner.metrics.miss(Level::L2);
-        let query = Arc::new(query);
-        let landing = match inner.lists.join(&query) {
-            lists::Join::Passenger(landing) => landing,
-            lists::Join::Pilot(began, sender, landing) => {
-                let (cache, query, own) = (self.clone(), Arc::clone(&query), landing.clone());
-                // A task of its own: the first reader may leave, the others still wait.
-                tokio::spawn(async move {
-                    let outcome = cache.inner.run_list(&query, began).await.map_err(Arc::new);
-                    cache.inner.lists.landed(&query, &own);
-                    let _ = sender.send(Some(outcome));
-                });
-                landing
-            }
-        };
-        match arrival(landing).await {
-            Ok(listed) => {
-                inner.metrics.hit(Level::L4);
-                Ok(list_hit(&listed, Level::L4))
-            }
-            Err(error) => match inner.lists.get(&query, Instant::now()) {
-                Some((listed, fresh)) if may_serve_stale(&error) => {
-                    inner.metrics.hit(Level::L2);
-                    if !fresh {
-                        inner.metrics.stale.inc();
-                    }
-                    Ok(ListHit { stale: !fresh, ..list_hit(&listed, Level::L2) })
-                }
-                _ => {
-                    inner.metrics.miss(Level::L4);
-                    Err(error)
-                }
-            },
-        }
     }
 
     async fn load(&self, key: &Key, via: Via) -> Result<Option<Hit>> {
@@ -372,6 +325,9 @@ impl Inner {
                         return (None, false);
                     }
                     let (next, _) = decide::change(entry, version, Content::Removal, self.freshness(generation));
+                    if entry.is_some() && next.is_some() {
+                        self.tell(key, version);
+                    }
                     let gone = matches!(next.as_ref().or(entry), Some(Entry::Tombstone(_)));
                     (next, gone)
                 });
@@ -386,7 +342,7 @@ impl Inner {
     }
 
     /// Offers a row to L1; `floor` says what it must not be older than. Gives the answer, and whether it
-    /// agrees with all that is known.
+    /// agrees with all that is known. That something newer than what was held is held now, is told.
     pub(crate) fn fill(
         &self,
         key: &Key,
@@ -395,37 +351,56 @@ impl Inner {
         generation: u64,
         floor: impl FnOnce(Option<i64>) -> Floor,
     ) -> Result<(Option<Hit>, bool)> {
+        let Offered { answer, agrees, before, after } = self.offer(key, row, level, generation, floor)?;
+        if let (Some(before), Some(after)) = (before, after)
+            && before < after
+        {
+            self.tell(key, after);
+        }
+        Ok((answer, agrees))
+    }
+
+    /// As [`Inner::fill`], and tells nobody.
+    pub(crate) fn offer(
+        &self,
+        key: &Key,
+        row: Option<Row>,
+        level: Level,
+        generation: u64,
+        floor: impl FnOnce(Option<i64>) -> Floor,
+    ) -> Result<Offered> {
         let row = match row {
             // A row that came in a page pins the page's buffer: L1 keeps bytes of its own.
             Some(row) => Some((row.version, parse(key, &row.document)?.detach())),
             None => None,
         };
         let offered = row.as_ref().map(|(version, document)| (*version, document));
-        let (filled, newer) = self.documents.update(key, |entry| {
+        let (filled, newer, before, after) = self.documents.update(key, |entry| {
             let floor = floor(offered.map(|(version, _)| version));
             let (next, filled) = decide::fill(entry, offered, floor, self.freshness(generation), Instant::now());
             let newer = match (entry, offered) {
                 (Some(Entry::Document(held)), Some((version, _))) if version < held.version => Some(Arc::clone(held)),
                 _ => None,
             };
-            (next, (filled, newer))
+            let (before, after) = (entry.map(Entry::version), next.as_ref().map(Entry::version));
+            (next, (filled, newer, before, after))
         });
         let loaded =
             row.map(|(version, document)| Hit { document: document.bytes().clone(), version, level, stale: false });
-        Ok(match (filled, newer) {
+        let (answer, agrees) = match (filled, newer) {
             (Filled::Kept, _) => (loaded, true),
             (Filled::Newer(held), _) => (Some(hit(&held, Level::L1)), true),
             // The newest there is, should it have to do.
             (Filled::Older, Some(held)) => (Some(hit(&held, Level::L1)), false),
             (Filled::Older, None) => (loaded, false),
-        })
+        };
+        Ok(Offered { answer, agrees, before, after })
     }
 
-    async fn run_list(&self, query: &Arc<ForecastQuery>, began: u64) -> Result<Arc<Listed>> {
-        let page = self.ask(self.database.list_forecasts(query)).await?;
-        let listed = Arc::new(lists::listed(&page, began, Instant::now() + self.config.l2_ttl));
-        self.lists.put(query, &listed);
-        Ok(listed)
+    /// Tells whoever follows that a key is held at a version now.
+    pub(crate) fn tell(&self, key: &Key, version: i64) {
+        // Nobody listening is no error.
+        let _ = self.news.send(Told::Taken(Key::clone(key), version));
     }
 }
 
@@ -435,7 +410,7 @@ pub(crate) fn parse(key: &Key, document: &Bytes) -> Result<Document> {
         .map_err(|error| Error::fatal(format!("the database gave an unreadable document of {key}")).because(error))
 }
 
-async fn arrival<T: Clone>(mut landing: watch::Receiver<Option<Result<T, Arc<Error>>>>) -> Result<T> {
+pub(crate) async fn arrival<T: Clone>(mut landing: watch::Receiver<Option<Result<T, Arc<Error>>>>) -> Result<T> {
     match landing.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(Ok(loaded))) => Ok(loaded.clone()),
         Ok(Some(Err(error))) => Err(Error::new(error.kind(), error.chain())),
@@ -444,14 +419,10 @@ async fn arrival<T: Clone>(mut landing: watch::Receiver<Option<Result<T, Arc<Err
     }
 }
 
-fn may_serve_stale(error: &Error) -> bool {
+pub(crate) fn may_serve_stale(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Transient)
 }
 
 fn hit(held: &Held, level: Level) -> Hit {
     Hit { document: held.document.bytes().clone(), version: held.version, level, stale: false }
-}
-
-fn list_hit(listed: &Listed, level: Level) -> ListHit {
-    ListHit { body: listed.body.clone(), etag: listed.etag, level, stale: false }
 }

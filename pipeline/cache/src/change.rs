@@ -4,6 +4,7 @@ use crate::cache::{Cache, Inner, Level, parse};
 use crate::decide::{self, Applied, Content, Floor};
 use crate::flights::Via;
 use crate::lists::tags;
+use crate::news::Told;
 use bytes::Bytes;
 use smartpulse_clients::database::{Row, Write, Written};
 use smartpulse_json::{Patched, apply};
@@ -11,6 +12,7 @@ use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Key, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 /// A change of one key, as a DataChanged message carries it.
@@ -54,11 +56,13 @@ impl Cache {
         inner.metrics.applied(applied);
         match applied {
             Applied::Patched | Applied::Replaced | Applied::Removed => {
+                inner.tell(&change.key, change.version);
                 if let Some(commit_time) = change.commit_time {
                     inner.metrics.commit_to_cache.observe(Timestamp::now().millis_since(commit_time) as f64 / 1e3);
                 }
             }
-            Applied::Reload => self.load_in_background(&change.key),
+            // Where there is no room for it, its next reader loads it.
+            Applied::Reload => _ = self.load_in_background(&change.key),
             Applied::Stale | Applied::Absent => {}
         }
         if let Some(observer) = &inner.config.observer {
@@ -85,6 +89,8 @@ impl Cache {
     pub fn lost(&self) {
         self.inner.generation.fetch_add(1, Ordering::AcqRel);
         self.inner.lists.drop_tags([]);
+        // Nobody listening is no error.
+        let _ = self.inner.news.send(Told::Lost);
     }
 
     /// Writes one row to the database and returns when readers of this instance see it. Goes on to the end
@@ -104,10 +110,20 @@ impl Cache {
         task.await.map_err(|error| Error::fatal("the write was given up").because(error))?
     }
 
-    pub(crate) fn load_in_background(&self, key: &Key) {
-        let Ok(permit) = Arc::clone(&self.inner.background).try_acquire_owned() else {
-            return;
-        };
+    /// Loads a key for nobody in particular; false when too much is being loaded already.
+    pub(crate) fn load_in_background(&self, key: &Key) -> bool {
+        let permit = Arc::clone(&self.inner.background).try_acquire_owned();
+        permit.map(|permit| self.load_with(permit, key)).is_ok()
+    }
+
+    /// Loads a key for nobody in particular, when there is room for it.
+    pub(crate) async fn load_in_turn(&self, key: &Key) {
+        if let Ok(permit) = Arc::clone(&self.inner.background).acquire_owned().await {
+            self.load_with(permit, key);
+        }
+    }
+
+    fn load_with(&self, permit: OwnedSemaphorePermit, key: &Key) {
         let mut landing = self.take_off(key, Via::Tiers);
         tokio::spawn(async move {
             let _ = landing.wait_for(Option::is_some).await;
@@ -124,9 +140,9 @@ impl Inner {
     }
 
     async fn write_through(&self, key: &Key, write: Write) -> Result<Written> {
-        // An open circuit is respected, but a write does not probe: the outcome of one that failed is unknown.
+        // An open circuit is respected. A write is no probe, for the outcome of one that failed is unknown: a ping is.
         if self.circuit.is_open() {
-            return Err(Error::unavailable("the database did not answer before and is being skipped"));
+            self.ask(self.database.ping()).await?;
         }
         let _watch = self.flights.watch(key);
         let generation = self.generation();
@@ -179,9 +195,15 @@ impl Inner {
         let before = self.documents.document(key);
         if deletes {
             let freshness = self.freshness(generation);
-            self.documents.update(key, |entry| decide::change(entry, row.version, Content::Removal, freshness));
+            let removal = |entry: Option<&_>| decide::change(entry, row.version, Content::Removal, freshness);
+            if self.documents.update(key, removal) == Applied::Removed {
+                self.tell(key, row.version);
+            }
         } else {
-            self.fill(key, Some(row.clone()), Level::L4, generation, |_| self.flights.floor(key))?;
+            let offered = self.offer(key, Some(row.clone()), Level::L4, generation, |_| self.flights.floor(key))?;
+            if let Some(version) = offered.after.filter(|after| offered.before.is_none_or(|before| before < *after)) {
+                self.tell(key, version);
+            }
         }
         // Where the row was before is known from what is held; not known of a row that moved unseen.
         let known = before.is_some() || !moves;

@@ -16,10 +16,11 @@
 //!
 //! | file | idea |
 //! | --- | --- |
-//! | `cache` | the tiers put together: reads, and the loads behind them |
+//! | `cache` | the tiers put together: reads of documents, and the loads behind them |
 //! | `change` | what changes the cache from outside: changes, invalidations, own writes, losses |
 //! | `decide` | what a change or a loaded row does to an entry: pure, no clock, no lock |
 //! | `documents` | L1: entries, atomic per key |
+//! | `list` | reads of lists, and the queries behind them |
 //! | `lists` | L2: query results and the clock of their tags |
 //! | `flights` | who loads what, and what was learned meanwhile |
 //! | `circuit` | a dead tier costs one time-out |
@@ -28,6 +29,7 @@
 //! | `audit` | one instance compares the shared counters with the database |
 //! | `maintain` | every five minutes: what waits too long, what nobody wrote for a day |
 //! | `warm` | the first fill |
+//! | `news` | what is taken over, for who derives state from it |
 //! | `resource` | the cache as YAML and API name it |
 //!
 //! L3, the tier that instances share, is there where the pub/sub resource keeps documents (Redis). It answers only at the
@@ -43,21 +45,25 @@ mod config;
 mod decide;
 mod documents;
 mod flights;
+mod list;
 mod lists;
 mod maintain;
 mod metrics;
 #[cfg(test)]
 mod model;
+mod news;
 mod resource;
 mod shared;
 mod sweep;
 mod warm;
 
 pub use audit::Auditor;
-pub use cache::{Cache, Hit, Level, ListHit};
+pub use cache::{Cache, Hit, Level};
 pub use change::{Change, Invalidation};
 pub use config::{CacheConfig, Observer};
 pub use decide::Applied;
-pub use resource::{AppliedChange, CacheResourceConfig, SharedCache, register};
+pub use list::ListHit;
+pub use news::{Follower, News};
+pub use resource::{CacheResourceConfig, SharedCache, register};
 pub use shared::SharedConfig;
 pub use sweep::Sweep;

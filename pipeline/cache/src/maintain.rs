@@ -29,11 +29,17 @@ pub(crate) async fn run(cache: Weak<Inner>) {
         drop(inner);
         tokio::time::sleep(WAIT_MAX).await;
         let Some(inner) = cache.upgrade() else { return };
-        let cache = Cache { inner };
-        for key in waiting.iter().filter(|key| cache.inner.waits(key)) {
-            cache.load_in_background(key);
+        Cache { inner }.maintain(&waiting).await;
+    }
+}
+
+impl Cache {
+    /// One round: loads what has been waiting since `waiting` was made.
+    async fn maintain(&self, waiting: &[Key]) {
+        for key in waiting.iter().filter(|key| self.inner.waits(key)) {
+            self.load_in_turn(key).await;
         }
-        match cache.expire_shared().await {
+        match self.expire_shared().await {
             Ok(0) => {}
             Ok(dropped) => tracing::debug!(dropped, "shared documents that nobody wrote for a day are gone"),
             Err(error) => tracing::debug!(error = error.chain(), "no maintenance"),
@@ -71,3 +77,6 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

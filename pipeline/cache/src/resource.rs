@@ -1,49 +1,26 @@
-//! The cache as a resource that YAML and API name, with the news of what it applied.
+//! The cache as a resource that YAML and API name.
 
 use crate::audit::{self, Auditor};
-use crate::{Applied, Cache, CacheConfig, SharedConfig, maintain, sweep};
+use crate::{Cache, CacheConfig, SharedConfig, maintain, sweep};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::pubsub::{Publisher, SharedPubSub};
-use smartpulse_pipeline::Key;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::registry::{Check, Config, Registry, ResourceConfig, ResourceContext};
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast;
-
-/// Changes that a slow listener may be behind; beyond it, it is told that it missed some.
-const NEWS_MAX: usize = 4096;
-
-/// What the cache did with a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppliedChange {
-    /// The entity.
-    pub key: Key,
-    /// The change's version.
-    pub version: i64,
-    /// What became of it.
-    pub applied: Applied,
-}
 
 /// A cache that several parts of a process share.
 pub struct SharedCache {
     cache: Cache,
     section: Arc<str>,
-    news: broadcast::Sender<AppliedChange>,
 }
 
 impl SharedCache {
-    /// Hears of every change that is offered from now on.
-    #[must_use]
-    pub fn changes(&self) -> broadcast::Receiver<AppliedChange> {
-        self.news.subscribe()
-    }
-
     /// The kind of entity that is cached.
     #[must_use]
     pub fn section(&self) -> Arc<str> {
@@ -122,17 +99,11 @@ impl ResourceConfig for CacheResourceConfig {
             None => None,
         };
         let documents = pubsub.as_ref().and_then(|pubsub| pubsub.documents());
-        let (news, _) = broadcast::channel(NEWS_MAX);
-        let teller = news.clone();
         let config = CacheConfig {
             section: self.section.clone(),
             table: self.table.clone(),
             shared: documents
                 .map(|documents| SharedConfig { documents, age_max: Duration::from_secs(self.shared_ttl_s) }),
-            observer: Some(Arc::new(move |key, version, applied| {
-                // Nobody listening is no error.
-                let _ = teller.send(AppliedChange { key: key.clone(), version, applied });
-            })),
             ..CacheConfig::from(&cx.settings.cache)
         };
         let cache = Cache::new(config, database, cx.registry)?;
@@ -145,9 +116,9 @@ impl ResourceConfig for CacheResourceConfig {
             // All three end with the cache.
             tokio::spawn(sweep::run(Arc::downgrade(&cache.inner)));
             tokio::spawn(audit::run(Arc::downgrade(&cache.inner), Auditor::new(pubsub, publisher)));
-            tokio::spawn(maintain::run(Arc::downgrade(&cache.inner)));
         }
-        let shared = Arc::new(SharedCache { cache, section: self.section.as_str().into(), news });
+        tokio::spawn(maintain::run(Arc::downgrade(&cache.inner)));
+        let shared = Arc::new(SharedCache { cache, section: self.section.as_str().into() });
         Ok(Arc::new(shared))
     }
 }

@@ -1,5 +1,6 @@
 //! Sweeps: what an instance holds is compared with the shared counters, slowly, whether or not anything is amiss. A key
-//! that is behind at two looks has missed a message that nobody noticed, and is loaded again.
+//! that is behind at two looks has missed a message that nobody noticed, and is loaded again. Deletes are not compared:
+//! nobody is answered from one.
 
 use crate::cache::{Cache, Inner};
 use smartpulse_pipeline::Key;
@@ -40,24 +41,33 @@ impl Sweep {
         // A suspect may be in this part of the round, too.
         keys.retain(|key| !suspects.contains_key(key));
         keys.extend(suspects.keys().cloned());
-        let counters = shared.counters(&keys).await?;
+        let counters = match shared.counters(&keys).await {
+            Ok(counters) => counters,
+            Err(error) => {
+                self.keys.extend(keys);
+                self.behind = suspects;
+                return Err(error);
+            }
+        };
         inner.metrics.swept.inc_by(keys.len() as u64);
         let mut repaired = 0;
         for (key, counter) in keys.into_iter().zip(counters) {
-            let (Some(counter), Some(held)) = (counter, cache.held_version(&key)) else { continue };
+            let (Some(counter), Some(held)) = (counter, inner.documents.document(&key)) else { continue };
+            let held = held.version;
             if held >= counter {
                 continue;
             }
             // The same version at two looks: nothing is on its way.
             if suspects.get(&key) == Some(&held) {
-                tracing::warn!(key = &*key, held, counter, "a held document lagged twice; it is loaded again");
                 inner.wants(&key, counter);
-                cache.load_in_background(&key);
-                inner.metrics.repaired_by_sweep.inc();
-                repaired += 1;
-            } else {
-                self.behind.insert(key, held);
+                if cache.load_in_background(&key) {
+                    tracing::warn!(key = &*key, held, counter, "a held document lagged twice; it is loaded again");
+                    inner.metrics.repaired_by_sweep.inc();
+                    repaired += 1;
+                    continue;
+                }
             }
+            self.behind.insert(key, held);
         }
         Ok(repaired)
     }

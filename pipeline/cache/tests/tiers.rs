@@ -138,6 +138,25 @@ async fn a_silent_database_costs_one_time_out_then_none_until_it_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_an_outage_a_write_needs_no_reader_to_go_before_it() {
+    let database = MemoryDatabase::new();
+    database.set("k", json!({"demand": 1}));
+    let cache = cache(&database);
+    let write = |demand: i64| {
+        let members = json!({ "demand": demand }).as_object().unwrap().clone();
+        cache.write(Write::Update { key: "k".into(), expected_version: None, members })
+    };
+    database.set_mode(Mode::Away);
+    assert_eq!(cache.get("k").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(cache.is_database_skipped());
+    database.set_mode(Mode::Up);
+    assert_eq!(write(2).await.unwrap_err().kind(), ErrorKind::Unavailable, "it is not due to be asked");
+    advance(CacheConfig::default().probe_interval).await;
+    write(3).await.unwrap();
+    assert_eq!(level(&cache, "k").await, Some((2, Level::L1, false)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_held_copy_is_not_served_for_ever_without_the_database() {
     let database = MemoryDatabase::new();
     let config = CacheConfig { l1_ttl: Duration::ZERO, stale_grace: Duration::ZERO, ..CacheConfig::default() };

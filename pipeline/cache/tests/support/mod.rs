@@ -12,7 +12,7 @@ use smartpulse_clients::database::{
 };
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Key, Position};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
@@ -46,6 +46,7 @@ impl HeldAnswer {
 struct State {
     rows: BTreeMap<String, (i64, Map<String, Value>)>,
     tombstones: BTreeMap<String, i64>,
+    unreadable: BTreeSet<String>,
     mode: Mode,
     hold: bool,
     held: Vec<HeldAnswer>,
@@ -70,6 +71,11 @@ impl MemoryDatabase {
 
     pub fn set_mode(&self, mode: Mode) {
         self.state.lock().unwrap().mode = mode;
+    }
+
+    /// From now on nobody can read this key's row.
+    pub fn make_unreadable(&self, key: &str) {
+        self.state.lock().unwrap().unreadable.insert(key.to_owned());
     }
 
     /// From now on answers wait for [`MemoryDatabase::take_held`], or no longer.
@@ -167,7 +173,8 @@ impl MemoryDatabase {
 impl State {
     fn row(&self, key: &str) -> Option<Row> {
         let (version, members) = self.rows.get(key)?;
-        Some(Row { key: key.into(), version: *version, document: image(*version, members), unreadable: None })
+        let unreadable = self.unreadable.contains(key).then(|| "it is no UTF-8".to_owned());
+        Some(Row { key: key.into(), version: *version, document: image(*version, members), unreadable })
     }
 
     fn commit(&mut self, write: Write) -> Written {
@@ -284,7 +291,11 @@ impl Database for MemoryDatabase {
     async fn get(&self, _: &str, keys: &[Key]) -> Result<Vec<Row>> {
         self.gets.fetch_add(1, Ordering::Relaxed);
         let what = keys.join(",");
-        self.answer(what, |state| keys.iter().filter_map(|key| state.row(key)).collect()).await
+        let rows: Vec<Row> = self.answer(what, |state| keys.iter().filter_map(|key| state.row(key)).collect()).await?;
+        match rows.iter().find_map(|row| row.unreadable.clone()) {
+            Some(reason) => Err(Error::rejected(reason)),
+            None => Ok(rows),
+        }
     }
 
     async fn list_forecasts(&self, query: &ForecastQuery) -> Result<Page> {

@@ -21,6 +21,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// The channel on which all changes of a key are told (contract 4).
+    #[must_use]
+    pub fn channel(&self, key: &str) -> Arc<str> {
+        format!("__dataChanged:{}:{}:{key}", self.partition, self.section).into()
+    }
+
     /// The whole document of a key at a version; without a document, its delete.
     #[must_use]
     pub fn whole(&self, channel: Arc<str>, key: &Key, version: i64, document: Option<&Document>) -> Publication {
