@@ -3,7 +3,8 @@
 #
 #   prepare.sh cargo test --workspace --features smartpulse/full
 #
-# - `protoc` builds the Pulsar client; `redis-server` is a real Redis for tests: Debian packages, installed where this may.
+# - `protoc` builds the Pulsar client; `redis-server` is a real Redis for tests, `openssl` makes its certificate: Debian
+#   packages, installed where this may.
 # - `python3` with `venv`, for clients from PyPI.
 # - Apache Pulsar: from Maven Central into the cache folder, once (250 MB).
 # What cannot be had is said, with the tests that are skipped and why. With CI=true nothing may be missing.
@@ -41,6 +42,8 @@ install python3-venv python3 -c 'import venv, ensurepip' ||
 excluded=()
 install redis-server command -v redis-server ||
     lacks redis-server "install the package redis-server" "tests with a real Redis are skipped"
+install openssl openssl version ||
+    lacks openssl "install the package openssl" "the test of Redis with TLS is skipped"
 if ! install protobuf-compiler command -v protoc; then
     lacks protoc "install the package protobuf-compiler" "smartpulse-pulsar is not built, and its tests are skipped"
     excluded=(--exclude smartpulse-pulsar)
@@ -55,5 +58,5 @@ if [ ${#missing[@]} -gt 0 ] && [ "${CI:-}" = true ]; then
     say "CI=true, and nothing may be missing: ${missing[*]}"
     exit 1
 fi
-[ ${#missing[@]} -gt 0 ] || say "redis-server, protoc, python3 and Apache Pulsar are here"
+[ ${#missing[@]} -gt 0 ] || say "redis-server, openssl, protoc, python3 and Apache Pulsar are here"
 [ $# -eq 0 ] || exec "$@" "${excluded[@]}"
