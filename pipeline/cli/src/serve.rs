@@ -1,13 +1,17 @@
-//! The API beside running graphs: bound before they start, ready when the cache is warm, ended after them.
+//! The API beside running graphs: bound before they start, ready when the cache is warm, ended after them. Meanwhile bus and
+//! pub/sub are asked whether they are there: readiness names what is degraded.
 
 use crate::setup::Session;
 use smartpulse_api::{Api, Parts, Readiness};
 use smartpulse_cache::SharedCache;
 use smartpulse_clients::bus::SharedBus;
 use smartpulse_clients::database::SharedDatabase;
-use smartpulse_pipeline::error::Result;
+use smartpulse_clients::pubsub::SharedPubSub;
+use smartpulse_pipeline::error::{Error, Result};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,7 +23,16 @@ pub const CACHE: &str = "forecasts";
 pub const DATABASE: &str = "main_db";
 
 /// Where the API hears of changes, if there is one.
-const BUS: &str = "bus";
+pub const BUS: &str = "bus";
+
+/// What carries changes to the instances, if there is one.
+pub const PUBSUB: &str = "pubsub";
+
+/// How often bus and pub/sub are asked whether they are there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long each may take to answer: more than a busy machine needs.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The part of an instance that is not ready before the cache is warm.
 const WARM_UP: &str = "cache";
@@ -58,7 +71,12 @@ impl Serving {
             Some(&"bus") => Some(session.resources.get(BUS).await?),
             _ => None,
         };
+        let pubsub: Option<SharedPubSub> = match session.declared.kinds.get(PUBSUB) {
+            Some(&"pubsub") => Some(session.resources.get(PUBSUB).await?),
+            _ => None,
+        };
         let readiness = Arc::new(Readiness::new([WARM_UP]));
+        let looking = look(bus.clone(), pubsub, readiness.clone());
         let parts = Parts {
             cache: cache.cache().clone(),
             database,
@@ -75,7 +93,10 @@ impl Serving {
             let stopped = async {
                 let _ = stopped.await;
             };
-            api.serve(listener, stopped).await;
+            tokio::select! {
+                () = api.serve(listener, stopped) => {}
+                never = looking => match never {},
+            }
         });
         Ok(Self { address, cache, readiness, stop, task })
     }
@@ -97,5 +118,44 @@ impl Serving {
         if let Err(panic) = self.task.await {
             tracing::error!(%panic, "the api ended early");
         }
+    }
+}
+
+/// Tells readiness, for ever, whether bus and pub/sub answer.
+async fn look(bus: Option<SharedBus>, pubsub: Option<SharedPubSub>, readiness: Arc<Readiness>) -> Infallible {
+    let bus = bus.map(|bus| {
+        move || {
+            let bus = bus.clone();
+            async move { bus.ping().await }
+        }
+    });
+    let pubsub = pubsub.map(|pubsub| {
+        move || {
+            let pubsub = pubsub.clone();
+            async move { pubsub.ping().await }
+        }
+    });
+    tokio::select! {
+        never = look_at(BUS, bus, &readiness) => never,
+        never = look_at(PUBSUB, pubsub, &readiness) => never,
+    }
+}
+
+async fn look_at<F>(name: &str, ping: Option<impl Fn() -> F>, readiness: &Readiness) -> Infallible
+where
+    F: Future<Output = Result<()>>,
+{
+    let Some(ping) = ping else { return std::future::pending().await };
+    loop {
+        let answer = tokio::time::timeout(LOOK_TIMEOUT, ping()).await;
+        match answer.unwrap_or_else(|_| Err(Error::unavailable(format!("no answer within {LOOK_TIMEOUT:?}")))) {
+            Ok(()) => readiness.recovered(name),
+            Err(error) => {
+                // Everybody may read readiness; addresses are for the log.
+                tracing::debug!(name, error = error.chain(), "degraded");
+                readiness.degraded(name, "it does not answer");
+            }
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }

@@ -43,8 +43,8 @@ impl Refill {
             };
             let channel = publication.channel.clone();
             match rows.get(key) {
-                // Gone, and its delete is still to come: what is held back is older than that.
-                None => Some(publisher.whole(channel, key, publication.version, None)),
+                None if is_delete(publication) => Some(publisher.whole(channel, key, publication.version, None)),
+                None => None,
                 Some(row) => match Document::parse(row.document.clone()) {
                     Ok(document) => Some(publisher.whole(channel, key, row.version, Some(&document))),
                     // The event itself has to do.
@@ -57,11 +57,23 @@ impl Refill {
         });
         let whole: Vec<Publication> = whole.collect();
         pubsub.publish(&whole).await?;
+        // Of a key that is gone nothing is told but its delete, which is still to come or was told before the loss.
+        let (told, untold): (Vec<usize>, Vec<usize>) = held_back.into_iter().partition(|n| {
+            let key = &publications[*n].key;
+            rows.contains_key(key) || is_delete(newest[key])
+        });
+        for n in untold {
+            outcomes[n] = Outcome::Stale;
+        }
         let again: Vec<Publication> =
-            held_back.iter().map(|n| Publication { known_only: false, ..publications[*n].clone() }).collect();
-        for (n, outcome) in held_back.into_iter().zip(pubsub.publish(&again).await?) {
+            told.iter().map(|n| Publication { known_only: false, ..publications[*n].clone() }).collect();
+        for (n, outcome) in told.into_iter().zip(pubsub.publish(&again).await?) {
             outcomes[n] = outcome;
         }
         Ok(keys.len())
     }
+}
+
+fn is_delete(publication: &Publication) -> bool {
+    publication.document.is_none()
 }

@@ -1,6 +1,7 @@
 //! The embedded bus: topics and subscriptions on tables of `smartpulse.db`.
 //!
-//! Contract: that of [`Bus`], for exclusive and shared subscriptions; failover and key-shared are Pulsar's and refused.
+//! Contract: that of [`Bus`], for exclusive and shared subscriptions. A failover subscription is an exclusive one here: one
+//! process has the bus, and there is nobody to fail over to. Key-shared is Pulsar's and refused.
 //! - `publish` is one transaction. Other processes may publish into the file too; what they publish is
 //!   noticed within [`WATCH_INTERVAL`].
 //! - Consumers of a subscription live in one process (the data folder's lock sees to that); no time limit
@@ -157,7 +158,10 @@ impl Bus for EmbeddedBus {
         let topic = self.inner.topic(&subscribe.topic).await?;
         loop {
             let subscription = self.inner.subscription(&topic, &subscribe).await?;
-            let number = subscription.admit(subscribe.kind)?;
+            let number = subscription.admit(match subscribe.kind {
+                SubscriptionType::Failover => SubscriptionType::Exclusive,
+                kind => kind,
+            })?;
             let consumer = EmbeddedConsumer { bus: Arc::clone(&self.inner), subscription, number };
             // The last consumer of a non-durable subscription may have ended it since it was found.
             if topic.has(&consumer.subscription) {
@@ -180,9 +184,9 @@ impl Bus for EmbeddedBus {
 
 fn check(subscribe: &Subscribe) -> Result<()> {
     match subscribe.kind {
-        SubscriptionType::Exclusive | SubscriptionType::Shared => Ok(()),
-        SubscriptionType::Failover | SubscriptionType::KeyShared => Err(Error::fatal(format!(
-            "subscription {} is failover or key_shared, which needs Pulsar; the embedded bus has exclusive and shared",
+        SubscriptionType::Exclusive | SubscriptionType::Failover | SubscriptionType::Shared => Ok(()),
+        SubscriptionType::KeyShared => Err(Error::fatal(format!(
+            "subscription {} is key_shared, which needs Pulsar; the embedded bus has exclusive, failover and shared",
             subscribe.subscription
         ))),
     }
