@@ -26,7 +26,7 @@ impl<'a> Events<'a> {
     pub(super) fn scanned(&mut self, row: Row) {
         let Row { key, version, document, unreadable } = row;
         if let Some(reason) = unreadable {
-            return self.refuse(&key, document, &reason);
+            return self.refuse(&key, document, no_json(&reason));
         }
         let mut event = self.event(key, version, Operation::Insert);
         event.snapshot = true;
@@ -38,12 +38,20 @@ impl<'a> Events<'a> {
     /// A committed change.
     pub(super) fn changed(&mut self, change: Change) {
         if let Some(reason) = change.unreadable {
-            return self.refuse(&change.key, change.document.unwrap_or_default(), &reason);
+            return self.refuse(&change.key, change.document.unwrap_or_default(), no_json(&reason));
         }
         let mut event = self.event(change.key, change.version, change.operation);
         event.commit_time = Some(change.commit_time);
         event.position = Some(change.position.0);
         self.push(event, change.document);
+    }
+
+    /// A delete whose version nobody knows, of a table that leaves tombstones: it cannot be told.
+    pub(super) fn untold(&mut self, change: &Change) {
+        let reason = "the row was deleted and left no tombstone, so that the version of its delete is not known: were the \
+                      triggers of versions.sql off? Until the entity is created again, with a higher VersionId, and deleted, \
+                      it stays with those who read its events";
+        self.refuse(&change.key, Bytes::new(), reason.to_owned());
     }
 
     /// A key that a scan cannot find, because its row was deleted some time.
@@ -78,16 +86,20 @@ impl<'a> Events<'a> {
                 event.document = parsed;
                 self.events.push(event);
             }
-            Err(error) => self.refuse(&event.key, document.unwrap_or_default(), &error.to_string()),
+            Err(error) => self.refuse(&event.key, document.unwrap_or_default(), no_json(&error.to_string())),
         }
     }
 
-    fn refuse(&mut self, key: &Key, payload: Bytes, reason: &str) {
+    fn refuse(&mut self, key: &Key, payload: Bytes, reason: String) {
         self.unreadable.push(Unreadable {
             payload,
-            reason: format!("the row is no JSON document: {reason}"),
+            reason,
             key: Some(key.to_string()),
             origin: Origin::Channel(format!("table {}", self.table.name)),
         });
     }
+}
+
+fn no_json(reason: &str) -> String {
+    format!("the row is no JSON document: {reason}")
 }

@@ -171,7 +171,7 @@ impl CdcSource {
     async fn stepped(&mut self, at: usize, step: Step, cx: &mut SourceContext) -> Result<Duration> {
         let state = &mut self.tables[at];
         state.failure = FAILURE.0;
-        let Step { events, unreadable, next, held, more, position_lost, blocked, unknown_deletes } = step;
+        let Step { events, unreadable, next, held, more, position_lost, blocked, unknown_deletes, untold_deletes } = step;
         state.held = held;
         if let Some(reason) = blocked {
             state.table.signals.poll_failed();
@@ -195,6 +195,15 @@ impl CdcSource {
         }
         if unknown_deletes > 0 {
             cx.metrics().note("unknown_delete", unknown_deletes);
+        }
+        if untold_deletes > 0 {
+            state.table.signals.deletes_untold(untold_deletes);
+            tracing::error!(
+                table = state.table.name,
+                deletes = untold_deletes,
+                "rows were deleted and left no tombstones: their deletes are among the dead letters; see that the triggers of \
+                 versions.sql are there and enabled, then start again"
+            );
         }
         let newest = events.last().and_then(|event| event.commit_time);
         let stream = Some(next.stream().position());

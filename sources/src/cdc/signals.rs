@@ -9,6 +9,7 @@
 //! | `capture_lease_held` | 1 when this instance captures the table, 0 when it stands by |
 //! | `capture_epoch` | the number of the last lease that was ours |
 //! | `capture_position_lost_total` | how often clean-up had passed the position, so that a new snapshot was taken |
+//! | `capture_deletes_untold_total` | deletes that could not be told, because the table left no tombstones where it should have: they are among the dead letters |
 //! | `capture_interruptions_total` | how often capture was interrupted, by failures or by a changed schema; "capture resumes" in the log says for how long |
 
 use super::Table;
@@ -39,6 +40,7 @@ pub(super) struct Families {
     lease_held: IntGaugeVec,
     epoch: IntGaugeVec,
     position_lost: IntCounterVec,
+    deletes_untold: IntCounterVec,
     interruptions: IntCounterVec,
 }
 
@@ -67,6 +69,10 @@ impl Families {
                     opts("capture_position_lost_total", "positions that clean-up had passed"),
                     of,
                 )?,
+                deletes_untold: IntCounterVec::new(
+                    opts("capture_deletes_untold_total", "deletes that left no tombstone and could not be told"),
+                    of,
+                )?,
                 interruptions: IntCounterVec::new(
                     opts("capture_interruptions_total", "interruptions of capture by failures"),
                     of,
@@ -79,6 +85,7 @@ impl Families {
             registry.register(Box::new(families.lease_held.clone()))?;
             registry.register(Box::new(families.epoch.clone()))?;
             registry.register(Box::new(families.position_lost.clone()))?;
+            registry.register(Box::new(families.deletes_untold.clone()))?;
             registry.register(Box::new(families.interruptions.clone()))?;
             Ok(families)
         };
@@ -96,6 +103,7 @@ impl Families {
             lease_held: self.lease_held.with_label_values(of),
             epoch: self.epoch.with_label_values(of),
             position_lost: self.position_lost.with_label_values(of),
+            deletes_untold: self.deletes_untold.with_label_values(of),
             interruptions: self.interruptions.with_label_values(of),
             stall_after,
             state: Mutex::default(),
@@ -112,6 +120,7 @@ pub(super) struct Signals {
     lease_held: IntGauge,
     epoch: IntGauge,
     position_lost: IntCounter,
+    deletes_untold: IntCounter,
     interruptions: IntCounter,
     stall_after: Duration,
     state: Mutex<State>,
@@ -225,6 +234,10 @@ impl Signals {
 
     pub(super) fn position_lost(&self) {
         self.position_lost.inc();
+    }
+
+    pub(super) fn deletes_untold(&self, count: u64) {
+        self.deletes_untold.inc_by(count);
     }
 
     /// Sets what depends on the time.

@@ -26,6 +26,8 @@ pub(super) struct Step {
     pub(super) blocked: Option<String>,
     /// How many deletes were of keys that nobody was ever told of.
     pub(super) unknown_deletes: u64,
+    /// How many deletes could not be told, because the table left no tombstone where it should have.
+    pub(super) untold_deletes: u64,
 }
 
 /// A page of a scan, until the stream has come to the moment that it was read at. In memory alone: whoever takes over reads
@@ -60,6 +62,7 @@ struct Changes<'a> {
     next: Text,
     more: bool,
     unknown_deletes: u64,
+    untold_deletes: u64,
 }
 
 /// A table's step under one lease.
@@ -214,6 +217,7 @@ impl<'a> Reader<'a> {
                     next: Text::of(&found.next),
                     more: found.more,
                     unknown_deletes: 0,
+                    untold_deletes: 0,
                 };
                 let versions = self.versions(&found.changes).await?;
                 changes.take(found.changes, versions);
@@ -248,12 +252,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is known of the keys whose deletes came without a version.
-    async fn versions(&self, changes: &[Change]) -> Result<HashMap<Key, Known>> {
-        let Some(memory) = &self.table.memory else { return Ok(HashMap::new()) };
+    /// What is known of the keys whose deletes came without a version, where keys are remembered.
+    async fn versions(&self, changes: &[Change]) -> Result<Option<HashMap<Key, Known>>> {
+        let Some(memory) = &self.table.memory else { return Ok(None) };
         let keys: Vec<Key> = changes.iter().filter(|change| is_unversioned(change)).map(|c| c.key.clone()).collect();
         let known = memory.load(&keys).await?;
-        Ok(keys.into_iter().zip(known).filter_map(|(key, known)| Some((key, known?))).collect())
+        Ok(Some(keys.into_iter().zip(known).filter_map(|(key, known)| Some((key, known?))).collect()))
     }
 
     fn moved(&self, next: Phase) -> Step {
@@ -261,8 +265,8 @@ impl<'a> Reader<'a> {
     }
 
     fn page(&self, changes: Changes<'a>, next: Phase) -> Step {
-        let Changes { events, more, unknown_deletes, .. } = changes;
-        Step { unknown_deletes, ..self.give(events, next, more) }
+        let Changes { events, more, unknown_deletes, untold_deletes, .. } = changes;
+        Step { unknown_deletes, untold_deletes, ..self.give(events, next, more) }
     }
 
     fn page_more(&self, changes: Changes<'a>, next: Phase) -> Step {
@@ -271,22 +275,40 @@ impl<'a> Reader<'a> {
 
     fn give(&self, events: Events<'a>, next: Phase, more: bool) -> Step {
         let Events { events, unreadable, .. } = events;
-        Step { events, unreadable, next, held: None, more, position_lost: false, blocked: None, unknown_deletes: 0 }
+        Step {
+            events,
+            unreadable,
+            next,
+            held: None,
+            more,
+            position_lost: false,
+            blocked: None,
+            unknown_deletes: 0,
+            untold_deletes: 0,
+        }
     }
 }
 
 impl Changes<'_> {
     /// Changes in their order. A delete without a version follows the last version that is known of its key; one of a
-    /// key that nobody was told of (inserted and deleted between two polls) tells nothing.
-    fn take(&mut self, changes: Vec<Change>, mut known: HashMap<Key, Known>) {
+    /// key that nobody was told of (inserted and deleted between two polls) tells nothing. Where the table leaves tombstones
+    /// nothing is remembered, and a delete without one is an error.
+    fn take(&mut self, changes: Vec<Change>, remembered: Option<HashMap<Key, Known>>) {
+        let remembers = remembered.is_some();
+        let mut known = remembered.unwrap_or_default();
         for mut change in changes {
             if is_unversioned(&change) {
                 match known.get(&change.key) {
                     Some(Known { version, there: true }) => change.version = version + 1,
                     // Told before: repeated as it was.
                     Some(Known { version, there: false }) => change.version = *version,
-                    None => {
+                    None if remembers => {
                         self.unknown_deletes += 1;
+                        continue;
+                    }
+                    None => {
+                        self.untold_deletes += 1;
+                        self.events.untold(&change);
                         continue;
                     }
                 }
@@ -305,6 +327,7 @@ impl Changes<'_> {
         self.next = later.next;
         self.more = later.more;
         self.unknown_deletes += later.unknown_deletes;
+        self.untold_deletes += later.untold_deletes;
     }
 }
 

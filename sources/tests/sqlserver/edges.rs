@@ -6,6 +6,7 @@ use smartpulse_clients::database::{CaptureMode, Database};
 use smartpulse_clients::embedded::MemoryStore;
 use smartpulse_pipeline::Operation::{Delete, Insert, Update};
 use smartpulse_pipeline::Position;
+use smartpulse_pipeline::state::DeadLetterFilter;
 use smartpulse_sqlserver::capture::position::{CdcPosition, CtAt, CtPosition};
 use smartpulse_stand_in::faults::Fault;
 use smartpulse_testing::uuid;
@@ -189,4 +190,34 @@ async fn edge_20_truncate_under_change_tracking_deletes_every_key_that_was_told(
     told.sort_by_key(|told| (told.0, told.1));
     assert_eq!(told[..3], [(1, 2, Delete, true), (2, 8, Delete, true), (3, 2, Delete, true)]);
     assert!(told[3..].iter().all(|told| told.0 == 4 && told.2 != Delete), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_delete_without_a_tombstone_of_a_table_that_leaves_them_is_a_dead_letter_and_never_silent() {
+    let log = Log::new();
+    let site = Site::new().await;
+    site.insert([1, 2]).await;
+    let process = site.process();
+    let graph = process.rig.start(&plain(CaptureMode::ChangeTracking, FORECASTS)).await;
+    process.until_told(2, 1).await;
+    site.until_streaming().await;
+    process.forget();
+    site.run(format!(
+        "DISABLE TRIGGER dbo.Forecasts_versions_delete ON dbo.Forecasts;
+         DELETE FROM dbo.Forecasts WHERE Id = '{}';
+         ENABLE TRIGGER dbo.Forecasts_versions_delete ON dbo.Forecasts;",
+        uuid(1)
+    ))
+    .await;
+    process.until_metric("capture_deletes_untold_total", 1.0).await;
+    site.delete(2).await;
+    process.until_told(2, 2).await;
+    graph.stop().await.unwrap();
+    assert_eq!(process.told(), [(2, 2, Delete, false)]);
+    let letters = process.rig.store.dead_letters(&DeadLetterFilter::default()).await.unwrap();
+    let about: Vec<_> = letters.iter().map(|stored| (stored.letter.key.clone(), &stored.letter.reason)).collect();
+    assert_eq!(about.len(), 1, "{about:?}");
+    assert_eq!(about[0].0.as_deref(), Some(&*uuid(1)));
+    assert!(about[0].1.contains("left no tombstone"), "{}", about[0].1);
+    log.assert_says(&["ERROR", "left no tombstones", "Forecasts"]);
 }

@@ -201,7 +201,9 @@ impl Catalogue {
             let text = format!("{name:?} is no table name: letters, digits and _ only, 128 at most");
             return Err(Failure::from(Error::rejected(text)));
         }
-        let found = connection.rows("looking up a table", statements::TABLE, &[Param::text(name)]).await?;
+        let section = self.sections.get(name).map_or(name, String::as_str);
+        let params = [Param::text(name), Param::text(statements::tombstones_of(section))];
+        let found = connection.rows("looking up a table", statements::TABLE, &params).await?;
         // A case-insensitive server finds other spellings too.
         let found: Vec<_> = found.iter().filter(|row| rows::text(row, 2) == Some(name)).collect();
         let row = match found.as_slice() {
@@ -236,7 +238,6 @@ impl Catalogue {
         }
         key.sort_unstable();
         let key = key.into_iter().map(|(_, place)| place).collect();
-        let section = self.sections.get(name).map_or(name, String::as_str);
         let mut info = TableInfo::new(schema, name, section, infos, key)?;
         info.object_id = object_id;
         for (enabled, mode) in [(is(3), CaptureMode::ChangeTracking), (is(4), CaptureMode::Cdc)] {

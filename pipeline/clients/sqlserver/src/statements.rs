@@ -19,7 +19,7 @@ pub use writes::{
     writes,
 };
 
-use crate::catalogue::{ColumnInfo, TableInfo, list, quote};
+use crate::catalogue::{ColumnInfo, TableInfo, list, literal, quote};
 use std::time::Duration;
 
 /// Asks whether the server answers.
@@ -35,13 +35,21 @@ pub fn session(lock_timeout: Duration) -> String {
     )
 }
 
-/// The tables named `@P1`, in whichever schema, with what the catalogue says of their capture and tombstones.
+/// What the delete trigger of a section's table says, by which it is told from that of another section.
+#[must_use]
+pub fn tombstones_of(section: &str) -> String {
+    format!("b.Section = {}", literal(section))
+}
+
+/// The tables named `@P1`, in whichever schema, with what the catalogue says of their capture and tombstones. `@P2` is what
+/// their delete trigger says; where the login may not read it, its name counts.
 pub const TABLE: &str = "\
 SELECT t.object_id AS ObjectId, s.name AS SchemaName, t.name AS TableName,
     CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS ct WHERE ct.object_id = t.object_id) THEN 1 ELSE 0 END AS Tracking,
     t.is_tracked_by_cdc AS Cdc,
     CASE WHEN EXISTS (SELECT 1 FROM sys.triggers AS g WHERE g.parent_id = t.object_id
-        AND g.name = t.name + N'_versions_delete' AND g.is_disabled = 0) THEN 1 ELSE 0 END AS DeleteTrigger,
+        AND g.name = t.name + N'_versions_delete' AND g.is_disabled = 0
+        AND COALESCE(CHARINDEX(@P2, OBJECT_DEFINITION(g.object_id)), 1) > 0) THEN 1 ELSE 0 END AS DeleteTrigger,
     CASE WHEN EXISTS (SELECT 1 FROM sys.tables AS f WHERE f.schema_id = t.schema_id
         AND f.name = t.name + N'_truncate_guard') THEN 1 ELSE 0 END AS TruncateGuard,
     (SELECT d.snapshot_isolation_state FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS SnapshotState

@@ -238,3 +238,17 @@ async fn edge_24_scan_read_and_both_streams_spell_a_row_and_its_key_alike() {
     read.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(read, scanned);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_whose_triggers_keep_another_section_leaves_no_tombstones_of_ours() {
+    let server = stand_in();
+    let database = database(&server).await;
+    assert!(database.table(TABLE).await.unwrap().tombstones);
+    let mut other = settings(&server.url());
+    other.captured_tables.insert(TABLE.to_owned(), "prognosis".to_owned());
+    let other = open(&other);
+    assert!(!other.table(TABLE).await.unwrap().tombstones);
+    let plan = other.capture_plan(TABLE).await.unwrap();
+    let trigger = plan.modes[0].statements.iter().find(|statement| statement.contains("_versions_delete"));
+    assert!(trigger.is_some_and(|trigger| trigger.contains("b.Section = N'prognosis'")), "{plan:?}");
+}
