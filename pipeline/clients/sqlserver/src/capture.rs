@@ -27,7 +27,7 @@ use crate::retrying;
 use crate::rows;
 use crate::statements::capture as sql;
 use fold::Rules;
-use instances::{Captured, Instance, InstanceShape};
+use instances::{Captured, Instance, InstanceShape, Next};
 use position::InstanceId;
 use smartpulse_clients::database::{CaptureHealth, CaptureMode, Poll, Watermark};
 use smartpulse_pipeline::error::Result;
@@ -156,6 +156,19 @@ impl Capture {
             self.commit_times.store(false, Ordering::Relaxed);
         }
         Ok(*self.azure.get_or_init(|| azure))
+    }
+
+    /// Whether the table may have got other columns since it was looked at: another instance tells of its rows from here on.
+    fn is_outdated(&self, table: &TableInfo, next: &Next) -> bool {
+        let shapes = self.shapes.lock().unwrap_or_else(PoisonError::into_inner);
+        match next {
+            Next::Idle => false,
+            Next::Changed { .. } | Next::Lost(_) => true,
+            Next::Read { instance, .. } => {
+                let known = shapes.get(&table.table.name);
+                known.is_none_or(|known| known.iter().all(|known| known.id != instance.id))
+            }
+        }
     }
 
     /// The columns of a capture instance, and the rules of its table's versions.

@@ -3,8 +3,9 @@
 //! A table is named without its schema: `dbo` is looked at first, then the one other schema that has it. Names of tables
 //! come from YAML and are plain (`is_identifier`); columns may have any name and are quoted.
 //!
-//! What was read is kept for `KEPT`, and read again at once when a statement meets a name that is gone. So a new column
-//! is in documents within half a minute, and a dropped one never stops reads for longer than one retry.
+//! What was read is kept for `KEPT`, and read again at once when a statement meets a name that is gone, or when capture comes
+//! to another instance. So a new column is in documents within half a minute, in those of a capture instance that has it
+//! and of a snapshot behind it at once, and a dropped one never stops reads for longer than one retry.
 
 pub(crate) use crate::columns::list;
 pub use crate::columns::{ColumnInfo, Kind, literal, quote};

@@ -114,7 +114,12 @@ pub(super) async fn poll(
     };
     let info = capture.cx.catalogue.get(connection, table).await?;
     let (state, clock) = state(capture, connection, &info).await?;
-    match state.next(table, &position)? {
+    let next = state.next(table, &position)?;
+    if capture.is_outdated(&info, &next) {
+        capture.cx.catalogue.forget(table);
+    }
+    let info = capture.cx.catalogue.get(connection, table).await?;
+    match next {
         Next::Idle => Ok(Poll::Changes(ChangePage { changes: Vec::new(), next: after.clone(), more: false })),
         Next::Lost(why) => Ok(Poll::PositionLost(why)),
         Next::Changed { from, to, at } => {

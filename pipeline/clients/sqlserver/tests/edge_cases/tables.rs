@@ -94,6 +94,24 @@ async fn edge_10_a_new_column_comes_with_a_new_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edge_10_a_client_that_runs_has_a_new_column_from_the_new_instance_on() {
+    let rig = Rig::new().await;
+    rig.write(vec![insert(1, 1.0)]).await;
+    rig.scan().await;
+    let head = rig.head(TABLE, CDC).await;
+    assert!(rig.database.scan(TABLE, None, 10).await.unwrap().len() == 1, "the table is known");
+    rig.run("ALTER TABLE dbo.Forecasts ADD Note nvarchar(100) NULL;").await;
+    rig.run(&capture(TABLE, "dbo_Forecasts_2")).await;
+    rig.run("UPDATE dbo.Forecasts SET Note = N'new'").await;
+    let (_, position) = rig.all_until_changed(&head).await;
+    let change = rig.schema_changed(CDC, &position).await;
+    let (all, _) = rig.all(TABLE, CDC, &change.next, 10).await;
+    assert_eq!((story(&all), &document(&all[0])["note"]), (vec![(Update, 2)], &json!("new")));
+    let rows = rig.database.scan(TABLE, None, 10).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&rows[0].document).unwrap()["note"], "new", "what is scanned has it too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edge_10_a_dropped_column_holds_nothing_up() {
     let rig = Rig::new().await;
     let head = rig.head(TABLE, CDC).await;
