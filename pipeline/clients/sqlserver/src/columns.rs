@@ -122,19 +122,24 @@ impl ColumnInfo {
         }
     }
 
-    /// The column as SELECT gives it, behind `alias` (such as `t.`; empty for none). Texts of a code page are turned into
-    /// Unicode by the server, which knows all of them, UTF-8 included; here one that cannot be decoded would end the whole
-    /// result. The expression has no name, so that ORDER BY means the column and its order.
+    /// The column as SELECT gives it, behind `alias` (such as `t.`; empty for none). The expression has no name, so that
+    /// ORDER BY means the column and its order.
     #[must_use]
     pub fn selected(&self, alias: &str) -> String {
+        self.unicode(format!("{alias}{}", quote(&self.name)))
+    }
+
+    /// An expression of this column's type as SELECT gives it. Texts of a code page are turned into Unicode by the server,
+    /// which knows all of them, UTF-8 included; here one that cannot be decoded would end the whole result.
+    #[must_use]
+    pub fn unicode(&self, expression: String) -> String {
         /// The longest `nvarchar` that is not `max`.
         const LENGTH_MAX: usize = 4_000;
-        let name = format!("{alias}{}", quote(&self.name));
         match (self.kind, self.length) {
-            (Kind::Text, _) if self.sql_type.starts_with('n') || self.sql_type == "sysname" => name,
-            (Kind::Text, Some(length)) if length <= LENGTH_MAX => format!("CAST({name} AS nvarchar({length}))"),
-            (Kind::Text, _) => format!("CAST({name} AS nvarchar(max))"),
-            _ => name,
+            (Kind::Text, _) if self.sql_type.starts_with('n') || self.sql_type == "sysname" => expression,
+            (Kind::Text, Some(length)) if length <= LENGTH_MAX => format!("CAST({expression} AS nvarchar({length}))"),
+            (Kind::Text, _) => format!("CAST({expression} AS nvarchar(max))"),
+            _ => expression,
         }
     }
 

@@ -5,8 +5,8 @@
 //! leave out `__$command_id`; what those functions check is checked by the caller, before and after.
 
 use super::{after_key, in_snapshot, key_list};
-use crate::capture::instances::InstanceShape;
-use crate::catalogue::{TableInfo, list, quote};
+use crate::capture::instances::{Captured, InstanceShape};
+use crate::catalogue::{ColumnInfo, TableInfo, list, quote};
 
 /// What kind of server answers, and whether commit times can be asked for: 5 is Azure SQL Database.
 pub const SERVER: &str = "\
@@ -87,13 +87,14 @@ pub fn ct_page(table: &TableInfo, page: CtPage) -> String {
         "DECLARE @v bigint = CHANGE_TRACKING_CURRENT_VERSION();\n\
          SELECT @v AS CurrentVersion, CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,\n    {state};\n\
          SELECT TOP (@P2) ct.SYS_CHANGE_VERSION, ct.SYS_CHANGE_CREATION_VERSION, ct.SYS_CHANGE_OPERATION,\n    \
-         {tombstone} AS Tombstone, {time} AS CommitTime,\n    {keys},\n    {columns}\n\
+         {tombstone} AS Tombstone, {time} AS CommitTime,\n    {key},\n    {columns}\n\
          FROM CHANGETABLE(CHANGES {name}, @P3) AS ct\n\
          LEFT JOIN {name} AS t ON {joined}{tombstones}{times}\n\
          WHERE ct.SYS_CHANGE_VERSION <= {upto}{from}\n\
          ORDER BY ct.SYS_CHANGE_VERSION, {keys};\n\
          SELECT CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid;",
         state = incarnation(page.azure),
+        key = list(table.keys(), |key| key.selected("ct.")),
         keys = key_list(table, "ct."),
         columns = table.columns_sql("t."),
         name = table.sql_name,
@@ -195,7 +196,7 @@ pub fn cdc_beyond(table: &TableInfo, instance: &InstanceShape, count: usize) -> 
          ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation]",
         before = rows.before,
         tombstone = rows.tombstone,
-        columns = rows.plain,
+        columns = rows.judged,
         from = rows.from,
         joins = rows.joins,
         at = lsn("@P1"),
@@ -211,8 +212,8 @@ pub struct RowsSql {
     exists: String,
     /// The image, with the parts that the log leaves out filled in from the row.
     columns: String,
-    /// The image as it is.
-    plain: String,
+    /// Of the image, in its places, what rows are judged by: key and version.
+    judged: String,
     from: String,
     joins: String,
     existing: String,
@@ -247,8 +248,9 @@ impl InstanceShape {
             || "0".to_owned(),
             |(column, _)| format!("CASE WHEN l.{} IS NULL THEN 0 ELSE 1 END", quote(&column.name)),
         );
-        let image = |(column, captured): (&crate::catalogue::ColumnInfo, &crate::capture::instances::Captured)| {
-            let (here, there) = (format!("x.{}", quote(&captured.name)), format!("l.{}", quote(&column.name)));
+        let image = |(column, captured): (&ColumnInfo, &Captured)| {
+            let here = column.unicode(format!("x.{}", quote(&captured.name)));
+            let there = column.selected("l.");
             if captured.computed {
                 // The log has no values of computed columns.
                 return format!("{there} AS {}", quote(&column.name));
@@ -263,12 +265,16 @@ impl InstanceShape {
                 name = quote(&column.name)
             )
         };
+        let judged = |(column, captured): (&ColumnInfo, &Captured)| {
+            let needed = column.name == "VersionId" || keys.iter().any(|(key, _)| key.id == column.id);
+            if needed { column.unicode(format!("x.{}", quote(&captured.name))) } else { "NULL".to_owned() }
+        };
         RowsSql {
             before,
             tombstone,
             exists,
             columns: list(self.images(table), image),
-            plain: list(self.images(table), |(_, captured)| format!("x.{}", quote(&captured.name))),
+            judged: list(self.images(table), judged),
             from: format!("{name} AS x"),
             joins: format!("{earlier}{tombstones}"),
             existing,
