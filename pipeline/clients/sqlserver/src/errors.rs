@@ -2,7 +2,7 @@
 //!
 //! | kind | what | examples |
 //! | --- | --- | --- |
-//! | unavailable | the server or the database is away, full, or too busy for anybody | I/O, TLS, time-outs, severity 20 and above, 40613, 9002 |
+//! | unavailable | the server or the database is away, full, or too busy for anybody | I/O, TLS, time-outs, severity 17 (out of resources) and above, 40613, 9002, 3958 |
 //! | transient | this attempt lost against another | deadlock 1205, lock time-out 1222, snapshot conflict 3960 |
 //! | rejected | the input can never succeed | 2627, 515, 547, 8114, a THROW of a trigger |
 //! | fatal | somebody must do something first | rights, missing tables, a refused login, a broken statement |
@@ -20,6 +20,9 @@ use tiberius::error::Error as Tds;
 
 /// From this severity on SQL Server ends the connection.
 const SEVERITY_FATAL: u8 = 20;
+
+/// From this severity on the server, and not the statement, is at fault: it ran out of something.
+const SEVERITY_RESOURCES: u8 = 17;
 
 /// Errors that a user's THROW or RAISERROR may have: those of triggers and procedures.
 const USER_ERRORS: std::ops::RangeInclusive<u32> = 50_000..=2_147_483_647;
@@ -41,8 +44,7 @@ impl Failure {
     pub fn tds(server: &str, what: &str, error: Tds) -> Self {
         let number = error.code();
         let (kind, again) = match &error {
-            Tds::Server(token) if token.class() >= SEVERITY_FATAL => (ErrorKind::Unavailable, true),
-            Tds::Server(token) => classify(token.code()),
+            Tds::Server(token) => classify(token.code(), token.class()),
             Tds::Io { .. } | Tds::Tls(_) | Tds::Routing { .. } | Tds::Protocol(_) => (ErrorKind::Unavailable, true),
             Tds::BulkInput(_) => (ErrorKind::Rejected, false),
             _ => (ErrorKind::Fatal, false),
@@ -110,8 +112,9 @@ impl Failure {
     /// Whether a name was not there: what is remembered of the catalogue is out of date.
     #[must_use]
     pub fn stale_catalogue(&self) -> bool {
-        // 207 column, 208 table, 213 and 4104 columns that do not fit, 3952 SNAPSHOT switched off, 22105 tracking off.
-        matches!(self.number, Some(207 | 208 | 213 | 3952 | 4104 | 4902))
+        // 207 column, 208 table, 213 and 4104 columns that do not fit, 3952 SNAPSHOT switched off, 4902 no such table to
+        // alter, 22105 tracking off.
+        matches!(self.number, Some(207 | 208 | 213 | 3952 | 4104 | 4902 | 22105))
     }
 
     /// The same failure, which must not be tried again.
@@ -170,14 +173,36 @@ impl From<Failure> for Error {
     }
 }
 
-/// The kind of an error number, and whether trying again at once may help.
-fn classify(number: u32) -> (ErrorKind, bool) {
+/// The kind of an error number of a severity, and whether trying again at once may help.
+fn classify(number: u32, severity: u8) -> (ErrorKind, bool) {
     match number {
+        _ if severity >= SEVERITY_FATAL => (ErrorKind::Unavailable, true),
         // Deadlock victim; lock time-out; snapshot conflict, and one with a schema change.
         1205 | 1222 | 3960 | 3961 => (ErrorKind::Transient, true),
-        // Throttled or out of resources: memory, locks, workers, sessions, Azure's limits and reconfigurations.
-        701 | 802 | 1204 | 8645 | 8651 | 10928 | 10929 | 17197 | 40197 | 40501 | 40613 | 40143 | 40540 | 49918
-        | 49919 | 49920 => (ErrorKind::Unavailable, true),
+        // SNAPSHOT is being switched on; the versions that a SNAPSHOT transaction reads are gone, for tempdb is full.
+        3956 | 3957 | 3958 | 3966 | 3967 => (ErrorKind::Unavailable, true),
+        // Throttled or out of resources: memory, locks, latches, workers, sessions, time to optimize, Azure's limits and
+        // reconfigurations.
+        701
+        | 802
+        | 845
+        | 1204
+        | 8628
+        | 8645
+        | 8651
+        | 10928
+        | 10929
+        | 10936
+        | 17197
+        | 40197
+        | 40501
+        | 40613
+        | 40143
+        | 40540
+        | 40549..=40553
+        | 49918
+        | 49919
+        | 49920 => (ErrorKind::Unavailable, true),
         // The session was killed, or the server is going down.
         596 | 6005 | 6006 | 17142 | 17147 | 17148 => (ErrorKind::Unavailable, true),
         // The database is offline, restoring, recovering, a secondary, read-only, or its disk is full.
@@ -201,12 +226,14 @@ fn classify(number: u32) -> (ErrorKind, bool) {
         | 3908
         | 9001
         | 9002
-        | 18401 => (ErrorKind::Unavailable, false),
-        // Duplicates, NULL and constraints, lengths, conversions, ranges, computed and identity columns.
+        | 18401
+        | 40544 => (ErrorKind::Unavailable, false),
+        // Duplicates, NULL and constraints, lengths, conversions, ranges, computed and identity columns, XML.
         2627 | 2601 | 515 | 547 | 2628 | 8152 | 8114 | 8115 | 245 | 220 | 232 | 235 | 241 | 242 | 244 | 248 | 271
-        | 273 | 295 | 296 | 544 | 550 | 1946 | 4815 | 4863 | 4864 | 4867 | 5145 | 6355 | 7339 | 8023 | 8169 | 9420
-        | 13544 => (ErrorKind::Rejected, false),
+        | 273 | 295 | 296 | 544 | 550 | 1946 | 4815 | 4863 | 4864 | 4867 | 5145 | 6355 | 7339 | 8023 | 8169
+        | 9400..=9499 | 13544 => (ErrorKind::Rejected, false),
         number if USER_ERRORS.contains(&number) => (ErrorKind::Rejected, false),
+        _ if severity >= SEVERITY_RESOURCES => (ErrorKind::Unavailable, false),
         _ => (ErrorKind::Fatal, false),
     }
 }
@@ -220,6 +247,7 @@ fn hint(number: u32) -> Option<&'static str> {
             "the login lacks a right: `smartpulse plan` lists what it needs"
         }
         207 | 208 | 2812 => "is the schema created? `smartpulse plan` prints what a DBA must run",
+        22105 => "change tracking of the table is off: `smartpulse plan` prints the statements that switch it on",
         3952 => "the database does not allow SNAPSHOT isolation: config/sql/sqlserver/database.sql switches it on",
         _ => return None,
     })
@@ -244,6 +272,16 @@ mod tests {
             (10928, ErrorKind::Unavailable, true),
             (40613, ErrorKind::Unavailable, true),
             (49919, ErrorKind::Unavailable, true),
+            (3957, ErrorKind::Unavailable, true),
+            (3958, ErrorKind::Unavailable, true),
+            (3966, ErrorKind::Unavailable, true),
+            (3967, ErrorKind::Unavailable, true),
+            (845, ErrorKind::Unavailable, true),
+            (8628, ErrorKind::Unavailable, true),
+            (10936, ErrorKind::Unavailable, true),
+            (40550, ErrorKind::Unavailable, true),
+            (40544, ErrorKind::Unavailable, false),
+            (9455, ErrorKind::Rejected, false),
             (9002, ErrorKind::Unavailable, false),
             (2627, ErrorKind::Rejected, false),
             (515, ErrorKind::Rejected, false),
@@ -254,8 +292,18 @@ mod tests {
             (229, ErrorKind::Fatal, false),
             (102, ErrorKind::Fatal, false),
         ] {
-            assert_eq!(classify(number), (kind, again), "{number}");
+            assert_eq!(classify(number, 16), (kind, again), "{number}");
         }
+    }
+
+    #[test]
+    fn a_server_that_is_out_of_resources_is_unavailable_whatever_its_number() {
+        let unknown = 45_678;
+        assert_eq!(classify(unknown, 16), (ErrorKind::Fatal, false));
+        assert_eq!(classify(unknown, 17), (ErrorKind::Unavailable, false));
+        assert_eq!(classify(unknown, 19), (ErrorKind::Unavailable, false));
+        assert_eq!(classify(unknown, 20), (ErrorKind::Unavailable, true));
+        assert_eq!(classify(50_001, 17), (ErrorKind::Rejected, false), "a trigger's own word");
     }
 
     #[test]
