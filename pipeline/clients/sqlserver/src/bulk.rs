@@ -23,9 +23,6 @@ use tiberius::{ColumnData, TokenRow};
 /// From so many rows on they are loaded in bulk. Below, one call is faster.
 const BULK_MIN: usize = 8;
 
-/// A batch may take so many times longer than a statement.
-const TIMEOUTS: u32 = 6;
-
 /// Inserts rows whose key is absent, in one transaction.
 pub(crate) async fn insert_absent(
     cx: &Context,
@@ -38,7 +35,7 @@ pub(crate) async fn insert_absent(
     }
     let info = cx.catalogue.get(connection, table).await?;
     let batch = Batch::new(&info, members)?;
-    connection.set_command_timeout(cx.command_timeout() * TIMEOUTS);
+    connection.set_command_timeout(cx.batch_timeout());
     let inserted = if members.len() < BULK_MIN && batch.params() <= PARAMS_MAX {
         batch.by_parameters(&info, connection).await?
     } else {

@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 /// server about 0.1 ms.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// What reads or writes many rows may take so many times longer than another statement.
+const TIMEOUTS: u32 = 6;
+
 /// What the parts of the resource share.
 #[derive(Debug)]
 pub struct Context {
@@ -65,10 +68,10 @@ impl Context {
         }))
     }
 
-    /// How long one statement may take.
+    /// How long one batch, or one page of a table or of its changes, may take.
     #[must_use]
-    pub fn command_timeout(&self) -> Duration {
-        Duration::from_millis(self.config.command_timeout_ms)
+    pub fn batch_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.command_timeout_ms) * TIMEOUTS
     }
 }
 

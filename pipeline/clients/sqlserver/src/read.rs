@@ -36,6 +36,7 @@ pub(crate) async fn scan(
     }
     let mut found = Vec::new();
     let what = format!("scan of {table}");
+    connection.set_command_timeout(cx.batch_timeout());
     connection
         .each(&what, &statements::scan(&info, after.is_some()), &params, |_, row| {
             found.push(info.shape.entity(row, 0)?);

@@ -129,6 +129,7 @@ pub(super) async fn poll(
         }
         Next::Read { instance, upto } => {
             let known = capture.known(connection, &info, &instance).await?;
+            connection.set_command_timeout(capture.cx.batch_timeout());
             let page = Page { info: &info, known: &known, instance: &instance, clock, position: &position, upto };
             page.read(connection, limit, upto < state.max).await
         }

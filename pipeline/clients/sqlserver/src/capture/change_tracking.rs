@@ -5,8 +5,10 @@
 //! between is a DELETE of something never seen. A deleted row has the version of its tombstone; where a table has none it
 //! is 0, which means unknown.
 //!
-//! A page that does not hold everything keeps its baseline and its upper version in its positions, so that the pages of
-//! one poll are of one range: what changes meanwhile gets a version above and is found by the next.
+//! A page that does not hold everything keeps its upper version in its positions, so that the pages of one poll are of one
+//! range: what changes meanwhile gets a version above and is found by the next. Each page asks for what changed since the
+//! last version that was given as a whole, so that all pages together read everything once; it keeps the first one's
+//! baseline too, but only to tell rows that were created since from others.
 //!
 //! Without SNAPSHOT isolation the row may be newer than the change (the next poll repeats it), or gone: then its delete is on
 //! its way, and the change is left out. What clean-up took while rows were read is noticed, because the lowest
@@ -23,6 +25,7 @@ use smartpulse_clients::database::{Change, ChangePage, Poll};
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Operation, Position};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tiberius::{ColumnData, Row};
 
 /// How far change tracking is.
@@ -48,9 +51,9 @@ impl CtState {
 
     /// Why changes since a position cannot be told any more.
     fn lost(&self, info: &TableInfo, position: &CtPosition) -> Option<String> {
-        let (baseline, upto) = match position.at {
+        let (since, upto) = match position.at {
             CtAt::Version(version) => (version, version),
-            CtAt::Inside { baseline, upto, .. } => (baseline, upto),
+            CtAt::Inside { upto, .. } => (position.at.since(), upto),
         };
         let name = &info.table.name;
         if position.incarnation != self.incarnation {
@@ -62,9 +65,9 @@ impl CtState {
         if position.table != info.object_id {
             return Some(format!("the position is of another table than the {name} there is now"));
         }
-        if baseline < self.min_valid {
+        if since < self.min_valid {
             return Some(format!(
-                "changes of {name} since version {baseline} were cleaned up, or it was truncated: the lowest valid version \
+                "changes of {name} since version {since} were cleaned up, or it was truncated: the lowest valid version \
                  is {}",
                 self.min_valid
             ));
@@ -117,7 +120,7 @@ pub(super) async fn poll(
         commit_times: capture.commit_times.load(Ordering::Relaxed),
         resumed: matches!(position.at, CtAt::Inside { .. }),
     };
-    read(connection, &info, &position, page, limit).await
+    read(connection, &info, &position, page, limit, capture.cx.batch_timeout()).await
 }
 
 async fn read(
@@ -126,6 +129,7 @@ async fn read(
     position: &CtPosition,
     page: CtPage,
     limit: usize,
+    timeout: Duration,
 ) -> Outcome<Poll> {
     let (baseline, fixed) = match &position.at {
         CtAt::Version(version) => (*version, None),
@@ -135,7 +139,7 @@ async fn read(
     let mut params = vec![
         Param::int(info.object_id),
         Param::count(limit.saturating_add(1)),
-        Param::bigint(baseline),
+        Param::bigint(position.at.since()),
         Param::text(info.section.as_str()),
     ];
     if let CtAt::Inside { upto, version, key, .. } = &position.at {
@@ -146,6 +150,7 @@ async fn read(
         params.extend(key);
     }
     let what = format!("changes of {}", info.table.name);
+    connection.set_command_timeout(timeout);
     let (mut state, mut min_after, mut found) = (None, None, Vec::new());
     connection
         .each(&what, &sql::ct_page(info, page), &params, |result, row| {
@@ -263,9 +268,10 @@ mod tests {
     fn edge_06_a_position_at_the_lowest_valid_version_is_good_and_one_below_is_lost() {
         assert_eq!(lost(CtAt::Version(5), 5), None);
         assert!(lost(CtAt::Version(4), 5).is_some_and(|why| why.contains("cleaned up")));
-        let inside = |baseline| CtAt::Inside { baseline, upto: 8, version: 7, key: "k".into() };
-        assert_eq!(lost(inside(5), 5), None);
-        assert!(lost(inside(4), 5).is_some(), "its baseline is what counts");
+        // All up to the version before is given: whether that is still known is what counts, not where the pages began.
+        let inside = |version| CtAt::Inside { baseline: 1, upto: 8, version, key: "k".into() };
+        assert_eq!(lost(inside(6), 5), None);
+        assert!(lost(inside(5), 5).is_some_and(|why| why.contains("since version 4")));
     }
 
     #[test]

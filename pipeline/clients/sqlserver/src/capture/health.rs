@@ -7,7 +7,7 @@
 //! The runway is how long it takes until clean-up passes the position: the retention less the age of the first
 //! transaction behind the position.
 
-use super::position::{CdcPosition, CtAt, CtPosition};
+use super::position::{CdcPosition, CtPosition};
 use super::{Capture, Clock, NO_RIGHT};
 use crate::connection::{Connection, Param};
 use crate::errors::Outcome;
@@ -100,9 +100,8 @@ async fn change_tracking(
     if !capture.commit_times.load(Ordering::Relaxed) {
         return Ok(unknown);
     }
-    let (CtAt::Version(baseline) | CtAt::Inside { baseline, .. }) = position.at;
     let clock = Clock::read(row, 2);
-    match connection.rows("health", sql::CT_AGE, &[Param::bigint(baseline)]).await {
+    match connection.rows("health", sql::CT_AGE, &[Param::bigint(position.at.since())]).await {
         Ok(found) => {
             let first = found.first().and_then(|row| age(&clock, row, 0));
             Ok(CaptureHealth { stopped: None, runway: Some(runway(retention, first)) })

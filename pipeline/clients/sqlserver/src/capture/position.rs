@@ -118,7 +118,7 @@ pub enum CtAt {
     Version(i64),
     /// A part of the net changes between two versions.
     Inside {
-        /// Operations are relative to this version.
+        /// Rows that were created after this version are told as created.
         baseline: i64,
         /// Changes beyond it are left for later.
         upto: i64,
@@ -127,6 +127,17 @@ pub enum CtAt {
         /// those up to this key.
         key: String,
     },
+}
+
+impl CtAt {
+    /// The last version up to which everything was given.
+    #[must_use]
+    pub fn since(&self) -> i64 {
+        match self {
+            Self::Version(version) => *version,
+            Self::Inside { version, .. } => version.saturating_sub(1),
+        }
+    }
 }
 
 /// A capture instance: two of one name, one dropped before the other was made, differ.

@@ -52,7 +52,7 @@ pub struct CtPage {
 /// The columns of a page of net changes that come before the key's and the row's.
 pub const CT_COLUMNS: usize = 5;
 
-/// Net changes since version `@P3` of the table with the number `@P1`, at most `@P2`, by version and key; tombstones are
+/// Net changes after version `@P3` of the table with the number `@P1`, at most `@P2`, by version and key; tombstones are
 /// those of section `@P4`. Three results: as [`ct_state`], read first; the changes; the lowest valid version, read last.
 #[must_use]
 pub fn ct_page(table: &TableInfo, page: CtPage) -> String {
