@@ -110,7 +110,7 @@ impl Capture {
     /// # Errors
     /// As the contract says.
     pub async fn health(&self, table: &str, mode: CaptureMode, position: &Position) -> Result<CaptureHealth> {
-        retrying!(self.cx.capture_pool, "health", c => health::read(self, c, mode, position).await.map_err(|f| self.cx.catalogue.learn(table, f)))
+        retrying!(self.cx.pool, "health", c => health::read(self, c, mode, position).await.map_err(|f| self.cx.catalogue.learn(table, f)))
     }
 
     async fn head_on(&self, connection: &mut Connection, table: &str, mode: CaptureMode) -> Outcome<Position> {

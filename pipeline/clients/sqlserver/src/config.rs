@@ -53,7 +53,8 @@ pub struct SqlServerConfig {
     /// away. A lock is waited for at most four fifths of it.
     #[schemars(range(min = 100, max = 600_000))]
     pub command_timeout_ms: u64,
-    /// How many connections reads and writes have at most, 1 to 100. Default 10. Capture has one more per captured table.
+    /// How many connections reads and writes have at most, 1 to 100. Default 10. Beside them capture has one
+    /// per captured table and one more, and its ledger two.
     #[schemars(range(min = 1, max = 100))]
     pub pool_max: u32,
     /// The tables whose changes are captured, each with the section that its entities belong to. Each needs a primary

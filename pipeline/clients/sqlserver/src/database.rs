@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 /// server about 0.1 ms.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How many connections the ledger has: a call takes a round trip, and each captured table makes one about every second.
+const LEDGER_CONNECTIONS: usize = 2;
+
 /// What reads or writes many rows may take so many times longer than another statement.
 const TIMEOUTS: u32 = 6;
 
@@ -44,8 +47,11 @@ pub struct Context {
     pub config: SqlServerConfig,
     /// For reads and writes, `pool_max` connections.
     pub pool: Pool,
-    /// For capture and the ledger, so that neither waits for reads: one connection per captured table and one more.
+    /// For capture, so that it does not wait for reads: one connection per captured table and one more. How capture is doing is
+    /// asked with those of reads: it may have to wait for locks of others.
     pub capture_pool: Pool,
+    /// For the ledger alone: a lease that is renewed late is lost, whatever else goes on.
+    pub ledger_pool: Pool,
     /// The tables.
     pub catalogue: Catalogue,
     /// What is measured, by the name of the query.
@@ -61,7 +67,8 @@ impl Context {
         let server = Server::new(config.connect()?);
         Ok(Arc::new(Self {
             pool: Pool::new(Arc::clone(&server), config.pool_max as usize),
-            capture_pool: Pool::new(server, config.captured_tables.len() + 1),
+            capture_pool: Pool::new(Arc::clone(&server), config.captured_tables.len() + 1),
+            ledger_pool: Pool::new(server, LEDGER_CONNECTIONS),
             catalogue: Catalogue::new(config),
             metrics: DatabaseMetrics::register(name, registry)?,
             config: config.clone(),

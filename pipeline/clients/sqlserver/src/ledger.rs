@@ -40,7 +40,7 @@ impl SqlServerLedger {
     /// One call, and its results.
     async fn call(&self, what: &'static str, sql: &str, params: &[Param]) -> Result<Vec<Vec<Row>>> {
         let start = std::time::Instant::now();
-        let result = retrying!(self.cx.capture_pool, what, c => c.query(what, sql, params).await);
+        let result = retrying!(self.cx.ledger_pool, what, c => c.query(what, sql, params).await);
         self.cx.metrics.observe(what, start);
         result
     }
