@@ -307,12 +307,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_varchar_key_is_compared_as_varchar() {
+    fn a_varchar_key_is_compared_as_varchar_of_its_own_code_page() {
         let orders = orders();
         let sql = statements::after_key(&orders, "", 2);
         assert_eq!(
             sql,
-            "([Re]]gion #1] > CAST(@P2 AS varchar(20)) OR ([Re]]gion #1] = CAST(@P2 AS varchar(20)) AND [Order No] > @P3))"
+            "([Re]]gion #1] > CAST(@P2 COLLATE Latin1_General_100_CI_AS AS varchar(20)) OR ([Re]]gion #1] = \
+             CAST(@P2 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND [Order No] > @P3))"
         );
     }
 

@@ -111,13 +111,15 @@ impl ColumnInfo {
     }
 
     /// A parameter's name as an expression of this column's type, so that a comparison uses the column's index and
-    /// its order: an `nvarchar` parameter would widen a `varchar` column (edge case 17).
+    /// its order: an `nvarchar` parameter would widen a `varchar` column (edge case 17), and without the column's collation it
+    /// would become text of the database's code page, where letters of another become question marks.
     #[must_use]
     pub fn typed(&self, parameter: &str) -> String {
         match self.kind {
             // The numbers of parameters are `bigint`, which compares with every integer type as it is.
             Kind::Uuid | Kind::Integer | Kind::Float | Kind::Bit | Kind::Time => parameter.to_owned(),
             Kind::Text if self.sql_type.starts_with('n') => parameter.to_owned(),
+            Kind::Text => format!("CAST({parameter}{} AS {})", self.collate(), self.sql_type),
             _ => format!("CAST({parameter} AS {})", self.sql_type),
         }
     }
@@ -153,8 +155,7 @@ impl ColumnInfo {
         }
     }
 
-    /// How a staging column of this type is declared to compare as the column does: temporary tables have the collation of
-    /// tempdb.
+    /// What makes another text, such as a column of a temporary table, compare as this column does.
     #[must_use]
     pub fn collate(&self) -> String {
         match &self.collation {
