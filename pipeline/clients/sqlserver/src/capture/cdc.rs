@@ -15,7 +15,7 @@
 //! Values of `max` types that an update did not change, and computed columns, are not in the log: they come from the row as
 //! it is now. They may be newer than the change, and then the change that brings them follows.
 
-use super::fold::{Fate, Raw, UPDATE, Window};
+use super::fold::{DELETE, Fate, INSERT, Raw, UPDATE, Window};
 use super::instances::{CdcState, Instance, Next};
 use super::position::{CdcAt, CdcPosition, InstanceId, Lsn, Place};
 use super::{Capture, Clock, Known, incarnation};
@@ -27,7 +27,7 @@ use crate::statements::capture::{self as sql, CDC_PAGE_COLUMNS};
 use bytes::Bytes;
 use smartpulse_clients::database::{Change, ChangePage, Poll, SchemaChange, Watermark};
 use smartpulse_pipeline::error::{Error, Result};
-use smartpulse_pipeline::{Position, Timestamp};
+use smartpulse_pipeline::{Operation, Position, Timestamp};
 use std::sync::Arc;
 use tiberius::{ColumnData, Row};
 use uuid::Uuid;
@@ -168,6 +168,8 @@ struct Image {
     document: Option<Bytes>,
     unreadable: Option<String>,
     commit_time: Timestamp,
+    /// What happened, where the row has no version by which its neighbours could tell.
+    unversioned: Option<Operation>,
 }
 
 impl Page<'_> {
@@ -187,7 +189,11 @@ impl Page<'_> {
         // Whether nothing but the rest of the last change came behind it.
         let mut adjacent = false;
         for (index, (raw, image)) in raws.iter().zip(images).enumerate().take(judged) {
-            match window.fate(index) {
+            let fate = match image.unversioned {
+                Some(operation) => Fate::Change(operation, 0),
+                None => window.fate(index),
+            };
+            match fate {
                 Fate::Change(..) if changes.len() == limit => {
                     full = true;
                     break;
@@ -316,7 +322,8 @@ impl Page<'_> {
         Ok(Raw {
             place,
             key: self.known.shape.shape.key(row, CDC_PAGE_COLUMNS)?,
-            version: self.known.shape.shape.version(row, CDC_PAGE_COLUMNS)?,
+            // A row without one is set aside: see `image`.
+            version: self.known.shape.shape.version(row, CDC_PAGE_COLUMNS).unwrap_or(0),
             before: rows::integer(row, 5),
             tombstone: rows::integer(row, 6),
             exists: rows::integer(row, 7) == Some(1),
@@ -325,13 +332,22 @@ impl Page<'_> {
 
     fn image(&self, raw: &Raw, row: &Row) -> Image {
         let commit_time = self.clock.commit_time(row, 4);
+        if let Err(error) = self.known.shape.shape.version(row, CDC_PAGE_COLUMNS) {
+            let operation = match raw.place.operation {
+                DELETE => Operation::Delete,
+                INSERT => Operation::Insert,
+                _ => Operation::Update,
+            };
+            let unreadable = Some(error.chain());
+            return Image { document: None, unreadable, commit_time, unversioned: Some(operation) };
+        }
         let unchanged = self.known.rules.bumped && raw.before.is_some_and(|before| raw.version <= before);
         if unchanged {
-            return Image { document: None, unreadable: None, commit_time };
+            return Image { document: None, unreadable: None, commit_time, unversioned: None };
         }
-        let deleted = raw.place.operation == super::fold::DELETE;
+        let deleted = raw.place.operation == DELETE;
         let version = deleted.then(|| raw.version.saturating_add(1));
         let (document, unreadable) = self.known.shape.shape.image(row, CDC_PAGE_COLUMNS, version);
-        Image { document, unreadable, commit_time }
+        Image { document, unreadable, commit_time, unversioned: None }
     }
 }

@@ -270,3 +270,20 @@ async fn a_table_whose_triggers_keep_another_section_leaves_no_tombstones_of_our
     let trigger = plan.modes[0].statements.iter().find(|statement| statement.contains("_versions_delete"));
     assert!(trigger.is_some_and(|trigger| trigger.contains("b.Section = N'prognosis'")), "{plan:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_without_a_version_is_set_aside_in_both_modes_and_holds_up_nothing() {
+    let rig = with_table(
+        "CREATE TABLE dbo.Loose (Id uniqueidentifier NOT NULL CONSTRAINT PK_Loose PRIMARY KEY, VersionId bigint NULL);",
+        "Loose",
+    )
+    .await;
+    let heads = [rig.head("Loose", CT).await, rig.head("Loose", CDC).await];
+    rig.run(&format!("INSERT INTO dbo.Loose VALUES ('{}', NULL);", uuid(1))).await;
+    rig.run(&format!("INSERT INTO dbo.Loose VALUES ('{}', 7);", uuid(2))).await;
+    for (mode, head) in BOTH.into_iter().zip(&heads) {
+        let (all, _) = rig.all("Loose", mode, head, 10).await;
+        let told: Vec<_> = all.iter().map(|c| (&*c.key, c.operation, c.version, c.unreadable.is_some())).collect();
+        assert_eq!(told, [(&*uuid(1), Insert, 0, true), (&*uuid(2), Insert, 7, false)], "{mode:?}");
+    }
+}
