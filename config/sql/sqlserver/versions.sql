@@ -1,22 +1,22 @@
 -- The rules of VersionId for one captured table, kept by triggers, whoever writes. A template: {schema}, {table},
 -- {key} and {section} are names.
 --
--- An UPDATE that leaves VersionId alone is bumped by one. A DELETE leaves a tombstone with the last version + 1. An INSERT of
--- a key with a tombstone goes on behind it. All of it is set-based, and a nested UPDATE of no rows ends at once, so
--- that RECURSIVE_TRIGGERS does no harm.
+-- An UPDATE that leaves VersionId alone is bumped by one, and one that sets it to anything but the next is refused. A DELETE
+-- leaves a tombstone with the last version + 1. An INSERT of a key with a tombstone goes on behind it, or higher where it
+-- says so. All of it is set-based, and a nested UPDATE of no rows ends at once, so that RECURSIVE_TRIGGERS does no harm.
 
 CREATE OR ALTER TRIGGER [{schema}].[{table}_versions_insert] ON [{schema}].[{table}] AFTER INSERT AS
 BEGIN
     SET NOCOUNT ON;
     IF NOT EXISTS (SELECT 1 FROM inserted AS i
                    JOIN dbo.Tombstones AS b ON b.Section = N'{section}' AND b.Id = i.[{key}]
-                   WHERE i.VersionId <> b.VersionId + 1)
+                   WHERE i.VersionId <= b.VersionId)
         RETURN;
     UPDATE t SET VersionId = b.VersionId + 1
         FROM [{schema}].[{table}] AS t
         JOIN inserted AS i ON i.[{key}] = t.[{key}]
         JOIN dbo.Tombstones AS b ON b.Section = N'{section}' AND b.Id = t.[{key}]
-        WHERE t.VersionId <> b.VersionId + 1;
+        WHERE t.VersionId <= b.VersionId;
 END;
 GO
 CREATE OR ALTER TRIGGER [{schema}].[{table}_versions_update] ON [{schema}].[{table}] AFTER UPDATE AS
@@ -26,11 +26,11 @@ BEGIN
         RETURN;
     IF EXISTS (SELECT 1 FROM inserted AS i WHERE NOT EXISTS (SELECT 1 FROM deleted AS d WHERE d.[{key}] = i.[{key}]))
         THROW 50001, N'the {key} of a row of {table} cannot change: delete the row and insert another', 1;
-    IF EXISTS (SELECT 1 FROM inserted AS i
-               JOIN deleted AS d ON d.[{key}] = i.[{key}]
-               WHERE i.VersionId <> d.VersionId AND i.VersionId <> d.VersionId + 1
-               AND NOT EXISTS (SELECT 1 FROM dbo.Tombstones AS b
-                               WHERE b.Section = N'{section}' AND b.Id = i.[{key}] AND b.VersionId + 1 = i.VersionId))
+    -- Only the trigger above leaves versions out.
+    IF COALESCE(TRIGGER_NESTLEVEL(OBJECT_ID(N'[{schema}].[{table}_versions_insert]'), 'AFTER', 'DML'), 0) = 0
+        AND EXISTS (SELECT 1 FROM inserted AS i
+                    JOIN deleted AS d ON d.[{key}] = i.[{key}]
+                    WHERE i.VersionId <> d.VersionId AND i.VersionId <> d.VersionId + 1)
         THROW 50002, N'VersionId of {table} rises by exactly 1: leave it out, or set it to VersionId + 1', 1;
     UPDATE t SET VersionId = t.VersionId + 1
         FROM [{schema}].[{table}] AS t

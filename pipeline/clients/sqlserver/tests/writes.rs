@@ -215,3 +215,36 @@ async fn a_new_column_is_read_and_a_dropped_one_stops_nothing() {
     assert_eq!(document(database.scan("Shapes", None, 10).await.unwrap()), r#"{"id":1,"fresh":null}"#);
     assert_eq!(number(&database, "SELECT COUNT_BIG(*) AS N FROM dbo.Shapes", &[]).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_lowers_a_version_whatever_the_tombstone_says() {
+    let server = stand_in();
+    let database = database(&server).await;
+    let key = uuid(1);
+    let delete = Write::Delete { key: key.as_str().into(), expected_version: None };
+    database.write(TABLE, vec![insert(1, 1.0), delete, insert(1, 2.0)]).await.unwrap();
+    database.write(TABLE, vec![update(1, 3.0)]).await.unwrap();
+    let set = |version: i64| format!("UPDATE dbo.Forecasts SET VersionId = {version} WHERE Id = '{key}';");
+    // The version that it was created again with, from an old copy of the row; then others that it never had.
+    for stale in [3, 1, 7] {
+        let error = sql(&database, &set(stale)).await.unwrap_err().chain();
+        assert!(error.contains("50002"), "{stale}: {error}");
+    }
+    sql(&database, &set(5)).await.unwrap();
+    let written = database.write(TABLE, vec![update(1, 4.0)]).await.unwrap();
+    assert_eq!(version(&written), 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_created_again_goes_on_behind_its_tombstone_or_where_it_says() {
+    let server = stand_in();
+    let database = database(&server).await;
+    for (id, says, is) in [(1, 1, 3), (2, 3, 3), (3, 9, 9)] {
+        let delete = Write::Delete { key: uuid(id).into(), expected_version: None };
+        database.write(TABLE, vec![insert(id, 1.0), delete]).await.unwrap();
+        let mut members = forecast(id, 2.0);
+        members.insert("versionId".to_owned(), says.into());
+        let written = database.write(TABLE, vec![Write::Insert { members }]).await.unwrap();
+        assert_eq!(version(&written), is, "says {says}");
+    }
+}

@@ -149,6 +149,9 @@ impl Binder<'_> {
         if aggregate::is_ranking(&upper) {
             return self.ranking(&upper, args, over);
         }
+        if upper == "TRIGGER_NESTLEVEL" && !args.is_empty() {
+            return self.special(&upper, args);
+        }
         if let Some((_, system, sql_type)) = SYSTEM.iter().find(|(known, ..)| *known == upper) {
             return Ok(self.system(system, *sql_type, true));
         }
@@ -244,6 +247,13 @@ impl Binder<'_> {
                 let nullable = values.iter().all(|value| value.nullable);
                 let sql = if values.len() == 1 { list } else { format!("coalesce({list})") };
                 Bound::new(sql, sql_type, nullable)
+            }
+            // Of one trigger. Its type and category are known by its number.
+            "TRIGGER_NESTLEVEL" => {
+                let trigger = coerce(&self.value(&args[0])?, SqlType::Int);
+                let running = self.system("TRIGGERS_RUNNING", SqlType::NVarChar(None), false).sql;
+                let sql = format!("(SELECT count(*) FROM json_each({running}) WHERE value = {trigger})");
+                Bound::new(sql, SqlType::Int, false)
             }
             "NULLIF" => {
                 need(2)?;

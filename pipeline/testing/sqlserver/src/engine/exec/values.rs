@@ -58,6 +58,7 @@ impl EngineSession {
                 _ => 1,
             }),
             "TRIGGER_NESTLEVEL" => number(i64::try_from(self.triggers_running.len()).unwrap_or(0)),
+            "TRIGGERS_RUNNING" => Cell::Text(format!("{:?}", self.triggers_running)),
             "TRANSACTION_ID" => number(i64::try_from(self.transaction.id).unwrap_or(0)),
             "CONTEXT_INFO" => self.options.context.clone(),
             "LOGIN" => Cell::Text(self.login.clone()),

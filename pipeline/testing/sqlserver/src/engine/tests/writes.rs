@@ -95,6 +95,21 @@ fn triggers_are_set_based_nest_and_do_not_fire_themselves() {
 }
 
 #[test]
+fn the_nesting_level_of_one_trigger_counts_it_alone() {
+    let engine = engine();
+    let mut client = client(&engine);
+    client.run("CREATE TABLE t (Id int PRIMARY KEY, V int); CREATE TABLE log (Own int, Other int, Whole int)");
+    client.run("CREATE TRIGGER first ON t AFTER INSERT AS UPDATE t SET V = 1");
+    client.run(
+        "CREATE TRIGGER second ON t AFTER UPDATE AS INSERT INTO log SELECT \
+         TRIGGER_NESTLEVEL(OBJECT_ID(N'dbo.second'), 'AFTER', 'DML'), TRIGGER_NESTLEVEL(OBJECT_ID(N'dbo.first')), TRIGGER_NESTLEVEL()",
+    );
+    client.run("INSERT INTO t VALUES (1, 0)");
+    client.run("UPDATE t SET V = 2");
+    assert_eq!(client.rows("SELECT Own, Other, Whole FROM log"), ["1|1|2", "1|0|1"]);
+}
+
+#[test]
 fn an_error_in_a_trigger_undoes_the_transaction() {
     let engine = engine();
     let mut client = client(&engine);
