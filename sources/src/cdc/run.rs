@@ -171,7 +171,8 @@ impl CdcSource {
     async fn stepped(&mut self, at: usize, step: Step, cx: &mut SourceContext) -> Result<Duration> {
         let state = &mut self.tables[at];
         state.failure = FAILURE.0;
-        let Step { events, unreadable, next, held, more, position_lost, blocked, unknown_deletes, untold_deletes } = step;
+        let Step { events, unreadable, next, held, more, position_lost, blocked, unknown_deletes, untold_deletes } =
+            step;
         state.held = held;
         if let Some(reason) = blocked {
             state.table.signals.poll_failed();

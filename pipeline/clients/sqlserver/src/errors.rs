@@ -229,9 +229,40 @@ fn classify(number: u32, severity: u8) -> (ErrorKind, bool) {
         | 18401
         | 40544 => (ErrorKind::Unavailable, false),
         // Duplicates, NULL and constraints, lengths, conversions, ranges, computed and identity columns, XML.
-        2627 | 2601 | 515 | 547 | 2628 | 8152 | 8114 | 8115 | 245 | 220 | 232 | 235 | 241 | 242 | 244 | 248 | 271
-        | 273 | 295 | 296 | 544 | 550 | 1946 | 4815 | 4863 | 4864 | 4867 | 5145 | 6355 | 7339 | 8023 | 8169
-        | 9400..=9499 | 13544 => (ErrorKind::Rejected, false),
+        2627
+        | 2601
+        | 515
+        | 547
+        | 2628
+        | 8152
+        | 8114
+        | 8115
+        | 245
+        | 220
+        | 232
+        | 235
+        | 241
+        | 242
+        | 244
+        | 248
+        | 271
+        | 273
+        | 295
+        | 296
+        | 544
+        | 550
+        | 1946
+        | 4815
+        | 4863
+        | 4864
+        | 4867
+        | 5145
+        | 6355
+        | 7339
+        | 8023
+        | 8169
+        | 9400..=9499
+        | 13544 => (ErrorKind::Rejected, false),
         number if USER_ERRORS.contains(&number) => (ErrorKind::Rejected, false),
         _ if severity >= SEVERITY_RESOURCES => (ErrorKind::Unavailable, false),
         _ => (ErrorKind::Fatal, false),

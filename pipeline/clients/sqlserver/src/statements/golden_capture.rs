@@ -73,9 +73,15 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("change data capture: page behind a transaction", cdc_page(&table, &shape, false)),
         ("change data capture: page inside a transaction", cdc_page(&table, &shape, true)),
         ("change data capture: page of a table with a max type", cdc_page(&orders, &odd, false)),
-        ("change data capture: page of a table with a computed column", cdc_page(&orders, &instance(&orders, "", "Price[EUR]"), false)),
+        (
+            "change data capture: page of a table with a computed column",
+            cdc_page(&orders, &instance(&orders, "", "Price[EUR]"), false),
+        ),
         ("change data capture: rest of a transaction", cdc_beyond(&table, &shape, 2)),
-        ("change data capture: rest of a transaction, of a key of two columns, one of them varchar", cdc_beyond(&orders, &odd, 2)),
+        (
+            "change data capture: rest of a transaction, of a key of two columns, one of them varchar",
+            cdc_beyond(&orders, &odd, 2),
+        ),
         ("change data capture: mark of a moment", capture::MARK.to_owned()),
         ("change data capture: whether the job has come past it", capture::MARKED.to_owned()),
         ("health: retention of change tracking", health::CT_RETENTION.to_owned()),

@@ -108,7 +108,11 @@ async fn edge_10_a_client_that_runs_has_a_new_column_from_the_new_instance_on() 
     let (all, _) = rig.all(TABLE, CDC, &change.next, 10).await;
     assert_eq!((story(&all), &document(&all[0])["note"]), (vec![(Update, 2)], &json!("new")));
     let rows = rig.database.scan(TABLE, None, 10).await.unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&rows[0].document).unwrap()["note"], "new", "what is scanned has it too");
+    assert_eq!(
+        serde_json::from_slice::<Value>(&rows[0].document).unwrap()["note"],
+        "new",
+        "what is scanned has it too"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
