@@ -1,19 +1,23 @@
 //! What a table's capture needs and gives, for `smartpulse plan`. Everything is read; nothing is written.
 //!
-//! [`facts`] asks the server, and [`Facts::plan`], which is pure, says what follows. Statements are complete and in order: what
-//! a DBA runs as they stand, in the captured database. Names are quoted.
+//! [`facts()`] asks the server, and [`Facts::plan`], which is pure, says what follows. Statements are complete and in order: what
+//! a DBA runs as they stand, in the captured database, with the tables that triggers and capture need before those that
+//! need them. Names are quoted. Who owns the database is granted nothing: the server refuses it, and there is no need.
 
-use crate::capture::health::{Jobs, minutes};
-use crate::catalogue::{Kind, TableInfo, literal, quote};
-use crate::connection::{Connection, Param};
+mod facts;
+
+pub use facts::{Facts, Rights, facts};
+
+use crate::capture::health::Jobs;
+use crate::catalogue::{Kind, literal, quote};
+use crate::connection::Connection;
 use crate::database::Context;
 use crate::errors::Outcome;
 use crate::retrying;
 use crate::rows;
-use crate::statements::{CapturedTable, health as sql, table_batches};
+use crate::statements::{self, CapturedTable, schema_batches, table_batches};
 use smartpulse_clients::database::{CaptureMode, CapturePlan, ModePlan};
-use smartpulse_pipeline::error::Result;
-use std::sync::Arc;
+use smartpulse_pipeline::error::{ErrorKind, Result};
 use std::time::Duration;
 
 /// `EngineEdition` of Azure SQL Database.
@@ -22,131 +26,58 @@ const AZURE: i64 = 5;
 /// The first version that everything here is known by: SQL Server 2017.
 const MAJOR_MIN: u32 = 14;
 
-/// What is known of a server, a table and a login.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    /// The table.
-    pub table: Arc<TableInfo>,
-    /// Such as `14.0.1000.169`.
-    pub version: String,
-    /// Such as `Developer Edition (64-bit)`.
-    pub edition: String,
-    /// 5 is Azure SQL Database.
-    pub engine: i64,
-    /// Who the login is in the database.
-    pub user: String,
-    /// Whether it owns the database.
-    pub owner: bool,
-    /// 1 when SNAPSHOT isolation is allowed.
-    pub snapshot: i64,
-    /// Whether change tracking of the database is on.
-    pub tracked: bool,
-    /// How long net changes are kept; nothing when they are not cleaned or not kept.
-    pub tracking_retention: Option<Duration>,
-    /// Whether change data capture of the database is on.
-    pub cdc: bool,
-    /// The settings of its jobs.
-    pub jobs: Jobs,
-    /// What the login may: each nothing when the server does not say.
-    pub may: Rights,
-    /// The enabled triggers of the table.
-    pub triggers: Vec<String>,
-    /// Whether the ledger's table is there.
-    pub ledger: bool,
-    /// Columns that change tables lack, where the table is captured.
-    pub absent: Vec<String>,
-}
-
-/// What a login may do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rights {
-    /// SELECT on the table.
-    pub read: bool,
-    /// VIEW CHANGE TRACKING on the table.
-    pub track: bool,
-    /// SELECT on the schema `cdc`.
-    pub read_cdc: bool,
-    /// VIEW DATABASE STATE.
-    pub state: bool,
-    /// UPDATE of the ledger.
-    pub ledger: bool,
-}
-
 /// The plan of a table's capture.
 ///
 /// # Errors
-/// Rejected for a table that is not there; otherwise when the server cannot be asked.
+/// Rejected for a table that is not there and that the schema does not make; otherwise when the server cannot be asked.
 pub async fn capture_plan(context: &Context, table: &str) -> Result<CapturePlan> {
-    let facts = retrying!(context.pool, "plan", c => facts(context, c, table).await.map_err(|f| context.catalogue.learn(table, f)))?;
-    Ok(facts.plan())
+    let facts = retrying!(context.pool, "plan", c => facts(context, c, table).await.map_err(|f| context.catalogue.learn(table, f)));
+    match facts {
+        Ok(facts) => Ok(facts.plan()),
+        Err(error) if error.kind() == ErrorKind::Rejected && statements::makes(table) => {
+            retrying!(context.pool, "plan", c => to_be_made(context, c, table).await)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// Asks the server.
-///
-/// # Errors
-/// Rejected for a table that is not there; otherwise when the server cannot be asked.
-pub async fn facts(context: &Context, connection: &mut Connection, table: &str) -> Outcome<Facts> {
-    // What was learned before somebody ran the statements is of no use.
-    context.catalogue.forget(table);
-    let table = context.catalogue.get(connection, table).await?;
-    let server = connection.rows("plan", sql::PLAN_SERVER, &[]).await?;
-    let server = server.first().ok_or_else(|| {
-        smartpulse_pipeline::error::Error::unavailable("plan: the server does not know its own database")
-    })?;
-    let flag = |place| rows::integer(server, place) == Some(1);
-    let text = |place| rows::text(server, place).unwrap_or_default().to_owned();
-    let found = connection
-        .rows("plan", sql::PLAN_TABLE, &[Param::int(table.object_id), Param::text(table.sql_name.as_str())])
-        .await?;
-    let right = |place| found.first().and_then(|row| rows::integer(row, place)) == Some(1);
-    let triggers = found.iter().filter(|row| rows::integer(row, 3) == Some(0));
-    let triggers = triggers.filter_map(|row| rows::text(row, 2).map(str::to_owned)).collect();
-    let tracked = flag(7);
-    let retention = if tracked { connection.rows("plan", sql::CT_RETENTION, &[]).await? } else { Vec::new() };
-    let cleaned = retention.first().filter(|row| rows::integer(row, 1) != Some(0));
-    let tracking_retention = cleaned.and_then(|row| minutes(row, 0));
-    let cdc = flag(6);
-    let jobs = if cdc { Jobs::read(connection).await? } else { Jobs::default() };
-    let may_read_cdc = !cdc || flag(12);
-    let absent = if table.table.capture.contains(&CaptureMode::Cdc) && may_read_cdc {
-        let rows = connection.rows("plan", sql::PLAN_ABSENT, &[Param::int(table.object_id)]).await?;
-        rows.iter().filter_map(|row| rows::text(row, 0).map(str::to_owned)).collect()
-    } else {
-        Vec::new()
+/// The plan of a table that is not there, and that the schema makes.
+async fn to_be_made(context: &Context, connection: &mut Connection, table: &str) -> Outcome<CapturePlan> {
+    let server = facts::server(connection).await?;
+    let text = |place| rows::text(&server, place).unwrap_or_default();
+    let section = context.config.section(table);
+    let captured = CapturedTable { schema: "dbo", table, key: "Id", section, versions: true };
+    let all: Vec<String> = schema_batches().into_iter().chain(table_batches(&captured)).collect();
+    let unknown = "known when the table is there";
+    let mode = |mode, statements| ModePlan {
+        mode,
+        enabled: false,
+        latency_floor: unknown.to_owned(),
+        retention: None,
+        loses: unknown.to_owned(),
+        missing_rights: Vec::new(),
+        statements,
     };
-    Ok(Facts {
-        version: text(0),
-        edition: text(1),
-        engine: rows::integer(server, 2).unwrap_or_default(),
-        user: text(4),
-        owner: flag(9),
-        snapshot: rows::integer(server, 5).unwrap_or_default(),
-        tracked,
-        tracking_retention,
-        cdc,
-        jobs,
-        may: Rights {
-            read: right(0),
-            track: right(1),
-            read_cdc: may_read_cdc,
-            state: flag(8),
-            ledger: !flag(10) || flag(11),
-        },
-        triggers,
-        ledger: flag(10),
-        absent,
-        table,
+    let net = all.iter().filter(|batch| !statements::is_cdc(batch)).cloned().collect();
+    Ok(CapturePlan {
+        table: table.to_owned(),
+        server: format!("{} {}, {}", product(rows::integer(&server, 2)), text(0), text(1)),
+        modes: vec![mode(CaptureMode::ChangeTracking, net), mode(CaptureMode::Cdc, all)],
+        notes: vec![format!("{table} is not there: the statements make it and all it needs; then ask for the plan again")],
     })
+}
+
+fn product(engine: Option<i64>) -> &'static str {
+    if engine == Some(AZURE) { "Azure SQL Database" } else { "SQL Server" }
 }
 
 impl Facts {
     /// What follows from the facts.
     #[must_use]
     pub fn plan(&self) -> CapturePlan {
-        let product = if self.azure() { "Azure SQL Database" } else { "SQL Server" };
         CapturePlan {
             table: self.table.table.name.clone(),
-            server: format!("{product} {}, {}", self.version, self.edition),
+            server: format!("{} {}, {}", product(Some(self.engine)), self.version, self.edition),
             modes: vec![self.change_tracking(), self.cdc()],
             notes: self.notes(),
         }
@@ -176,15 +107,17 @@ impl Facts {
         if !enabled {
             statements.push(format!("ALTER TABLE {name} ENABLE CHANGE_TRACKING WITH (TRACK_COLUMNS_UPDATED = OFF);"));
         }
+        statements.extend(self.tables(CaptureMode::ChangeTracking));
         statements.extend(self.versions());
         let mut missing = Vec::new();
-        // A table that is not tracked has no such right yet.
-        if enabled && !self.may.track {
-            missing.push(format!("VIEW CHANGE TRACKING on {name}"));
+        if !self.owner && !self.may.track {
+            if enabled {
+                missing.push(format!("VIEW CHANGE TRACKING on {name}"));
+            }
             statements.push(format!("GRANT VIEW CHANGE TRACKING ON {name} TO {user};"));
         }
         self.common_rights(&mut missing, &mut statements);
-        if !self.may.state {
+        if !self.owner && !self.may.state {
             missing.push("VIEW DATABASE STATE, without which commit times are when a change was found, and the runway is unknown".to_owned());
             statements.push(format!("GRANT VIEW DATABASE STATE TO {user};"));
         }
@@ -225,29 +158,28 @@ impl Facts {
         if self.snapshot != 1 {
             statements.push("ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON;".to_owned());
         }
+        statements.extend(self.tables(CaptureMode::Cdc));
         statements.extend(self.versions());
         // Of a capture that works already it is advice: see the notes.
         if !self.cdc {
             statements.extend(self.faster_job());
         }
-        if !self.absent.is_empty() {
-            statements.push(format!(
-                "EXEC sys.sp_cdc_enable_table @source_schema = {}, @source_name = {}, @capture_instance = {}, \
-                 @role_name = NULL, @supports_net_changes = 0;",
-                literal(&table.schema),
-                literal(&table.table.name),
-                literal(&format!("{}_{}_2", table.schema, table.table.name)),
-            ));
-        }
+        statements.extend(self.second_instance());
         let mut missing = Vec::new();
-        if !self.may.read_cdc {
-            missing.push("SELECT on the schema cdc".to_owned());
-        }
-        if !self.may.read_cdc || !self.cdc {
+        if !self.owner && (!self.may.read_cdc || !self.cdc) {
+            if !self.may.read_cdc {
+                missing.push("SELECT on the schema cdc".to_owned());
+            }
             statements.push(format!("GRANT SELECT ON SCHEMA::[cdc] TO {user};"));
         }
+        if !self.owner && !self.may.mark {
+            if self.watermark {
+                missing.push("UPDATE on [dbo].[SmartPulseWatermark]".to_owned());
+            }
+            statements.push(format!("GRANT UPDATE ON [dbo].[SmartPulseWatermark] TO {user};"));
+        }
         self.common_rights(&mut missing, &mut statements);
-        if !self.may.state {
+        if !self.owner && !self.may.state {
             missing.push("VIEW DATABASE STATE, without which a stopped capture job is noticed late".to_owned());
             statements.push(format!("GRANT VIEW DATABASE STATE TO {user};"));
         }
@@ -322,14 +254,61 @@ impl Facts {
     /// Rights that both modes need.
     fn common_rights(&self, missing: &mut Vec<String>, statements: &mut Vec<String>) {
         let (name, user) = (&self.table.sql_name, quote(&self.user));
-        if !self.may.read {
-            missing.push(format!("SELECT on {name}"));
-            statements.push(format!("GRANT SELECT ON {name} TO {user};"));
+        let leaves = self.table.table.tombstones || self.may_be_versioned();
+        for (needed, may, there, rights, on) in [
+            (true, self.may.read, true, "SELECT", name.as_str()),
+            (leaves, self.may.tombstones, self.tombstones, "SELECT", "[dbo].[Tombstones]"),
+            (true, self.may.ledger, self.ledger, "SELECT, INSERT, UPDATE", "[dbo].[SmartPulseCapture]"),
+        ] {
+            if !needed || may || self.owner {
+                continue;
+            }
+            // What is not there yet is granted with what makes it.
+            if there {
+                missing.push(format!("{rights} on {on}"));
+            }
+            statements.push(format!("GRANT {rights} ON {on} TO {user};"));
         }
-        if !self.may.ledger {
-            missing.push("SELECT, INSERT and UPDATE on [dbo].[SmartPulseCapture]".to_owned());
-            statements.push(format!("GRANT SELECT, INSERT, UPDATE ON [dbo].[SmartPulseCapture] TO {user};"));
+    }
+
+    /// The tables that a mode needs and that are not there: triggers that name a missing one would break every write.
+    fn tables(&self, mode: CaptureMode) -> Vec<String> {
+        let needed = [
+            ("dbo.Tombstones", !self.tombstones && self.may_be_versioned()),
+            ("dbo.SmartPulseCapture", !self.ledger),
+            ("dbo.SmartPulseWatermark", !self.watermark && mode == CaptureMode::Cdc),
+        ];
+        let makes = |batch: &String| needed.iter().any(|(table, missing)| *missing && batch.contains(table));
+        schema_batches().into_iter().filter(makes).collect()
+    }
+
+    /// What captures columns that no instance has. A table has two instances at most: the older one goes first.
+    fn second_instance(&self) -> Vec<String> {
+        if self.absent.is_empty() {
+            return Vec::new();
         }
+        let (table, mut statements) = (&self.table, Vec::new());
+        let source = format!(
+            "@source_schema = {}, @source_name = {}",
+            literal(&table.schema),
+            literal(&table.table.name)
+        );
+        if let [older, _, ..] = self.instances.as_slice() {
+            statements
+                .push(format!("EXEC sys.sp_cdc_disable_table {source}, @capture_instance = {};", literal(older)));
+        }
+        let free = |name: &String| {
+            !self.instances.iter().chain(&self.other_instances).any(|other| other.eq_ignore_ascii_case(name))
+        };
+        let names = (2..).map(|number| format!("{}_{}_{number}", table.schema, table.table.name));
+        statements.extend(names.filter(free).take(1).map(|name| {
+            format!(
+                "EXEC sys.sp_cdc_enable_table {source}, @capture_instance = {}, @role_name = NULL, \
+                 @supports_net_changes = 0;",
+                literal(&name)
+            )
+        }));
+        statements
     }
 
     /// Whether our triggers can keep the versions of the table.
@@ -405,9 +384,14 @@ impl Facts {
                  on_schema_change says what happens then",
                 self.absent.join(", ")
             ));
+            if let [older, newer, ..] = self.instances.as_slice() {
+                notes.push(format!(
+                    "a table has two capture instances at most, and it has: {older} is to go, once capture has gone on to {newer}"
+                ));
+            }
         }
         if !self.ledger {
-            notes.push("dbo.SmartPulseCapture, where capture keeps its place, is missing: run schema.sql".to_owned());
+            notes.push("dbo.SmartPulseCapture, where capture keeps its place, is missing".to_owned());
         }
         if !self.owner {
             notes.push(format!("{} does not own the database: the statements are for somebody who does", self.user));

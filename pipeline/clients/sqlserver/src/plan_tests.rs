@@ -1,5 +1,7 @@
 use super::*;
+use crate::catalogue::TableInfo;
 use crate::catalogue::tests::{forecasts, orders};
+use std::sync::Arc;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -25,9 +27,13 @@ fn ready() -> Facts {
             scans_max: Some(100),
             retention: Some(72 * HOUR),
         },
-        may: Rights { read: true, track: true, read_cdc: true, state: true, ledger: true },
+        may: Rights { read: true, track: true, read_cdc: true, state: true, ledger: true, tombstones: true, mark: true },
         triggers: vec!["Forecasts_versions_delete".into()],
         ledger: true,
+        tombstones: true,
+        watermark: true,
+        instances: vec!["dbo_Forecasts".into()],
+        other_instances: vec!["dbo_ProductionUnits".into()],
         absent: Vec::new(),
     }
 }
@@ -91,8 +97,14 @@ fn what_is_missing_is_given_as_statements_in_order() {
 fn missing_rights_are_named_and_granted_to_the_user() {
     let facts = Facts { may: Rights::default(), user: "a]pp".into(), owner: false, ..ready() };
     let plan = facts.plan();
-    assert_eq!(plan.modes[0].missing_rights.len(), 4);
-    assert_eq!(plan.modes[1].missing_rights.len(), 4);
+    assert_eq!(plan.modes[0].missing_rights.len(), 5);
+    assert_eq!(plan.modes[1].missing_rights.len(), 6);
+    let ledger = "GRANT SELECT, INSERT, UPDATE ON [dbo].[SmartPulseCapture] TO [a]]pp];".to_owned();
+    let tombstones = "GRANT SELECT ON [dbo].[Tombstones] TO [a]]pp];".to_owned();
+    for mode in &plan.modes {
+        assert!(mode.statements.contains(&ledger) && mode.statements.contains(&tombstones), "{:?}", mode.statements);
+    }
+    assert!(plan.modes[1].statements.contains(&"GRANT UPDATE ON [dbo].[SmartPulseWatermark] TO [a]]pp];".to_owned()));
     assert!(
         plan.modes[0].statements.contains(&"GRANT VIEW CHANGE TRACKING ON [dbo].[Forecasts] TO [a]]pp];".to_owned())
     );
@@ -135,4 +147,85 @@ fn a_table_whose_versions_cannot_be_kept_is_told_of() {
     );
     assert!(!plan.modes[0].statements.iter().any(|s| s.contains("TRIGGER")));
     assert!(plan.modes[1].statements.iter().any(|s| s.contains("@capture_instance = N'dbo_Orders_2'")));
+}
+
+/// Where a piece of T-SQL is among the statements of a mode.
+fn place(mode: &ModePlan, text: &str) -> usize {
+    let found = mode.statements.iter().position(|statement| statement.contains(text));
+    found.unwrap_or_else(|| panic!("no {text} among {:#?}", mode.statements))
+}
+
+#[test]
+fn what_triggers_and_capture_need_is_made_before_them() {
+    let facts = Facts {
+        table: table(|table| (table.table.capture, table.table.tombstones) = (Vec::new(), false)),
+        cdc: false,
+        ledger: false,
+        tombstones: false,
+        watermark: false,
+        instances: Vec::new(),
+        ..ready()
+    };
+    let plan = facts.plan();
+    for mode in &plan.modes {
+        let trigger = place(mode, "CREATE OR ALTER TRIGGER [dbo].[Forecasts_versions_insert]");
+        assert!(place(mode, "CREATE TABLE dbo.Tombstones") < trigger);
+        place(mode, "CREATE TABLE dbo.SmartPulseCapture");
+        assert!(!mode.statements.iter().any(|s| s.contains("CREATE TABLE dbo.Forecasts")), "only what is missing");
+    }
+    let (net, cdc) = (&plan.modes[0], &plan.modes[1]);
+    assert!(!net.statements.iter().any(|s| s.contains("Watermark") || s.contains("sp_cdc")), "{:#?}", net.statements);
+    let watermark = place(cdc, "CREATE TABLE dbo.SmartPulseWatermark");
+    let captured = place(cdc, "@source_name = N'SmartPulseWatermark'");
+    assert!(place(cdc, "sp_cdc_enable_db") < captured && watermark < captured);
+}
+
+#[test]
+fn the_owner_is_granted_nothing_and_others_everything_at_once() {
+    let fresh = Facts {
+        table: table(|table| table.table.capture = Vec::new()),
+        may: Rights::default(),
+        tracked: false,
+        cdc: false,
+        ledger: false,
+        tombstones: false,
+        watermark: false,
+        ..ready()
+    };
+    let grants = |facts: &Facts, mode: usize| -> Vec<String> {
+        facts.plan().modes[mode].statements.iter().filter(|s| s.starts_with("GRANT")).cloned().collect()
+    };
+    for mode in [0, 1] {
+        assert_eq!(grants(&fresh, mode), [] as [String; 0]);
+    }
+    let other = Facts { owner: false, ..fresh };
+    let both = [
+        "GRANT SELECT ON [dbo].[Forecasts] TO [app];",
+        "GRANT SELECT ON [dbo].[Tombstones] TO [app];",
+        "GRANT SELECT, INSERT, UPDATE ON [dbo].[SmartPulseCapture] TO [app];",
+        "GRANT VIEW DATABASE STATE TO [app];",
+    ];
+    let own = [
+        &["GRANT VIEW CHANGE TRACKING ON [dbo].[Forecasts] TO [app];"][..],
+        &["GRANT SELECT ON SCHEMA::[cdc] TO [app];", "GRANT UPDATE ON [dbo].[SmartPulseWatermark] TO [app];"],
+    ];
+    for (mode, own) in own.into_iter().enumerate() {
+        assert_eq!(grants(&other, mode), [own, &both[..]].concat());
+    }
+}
+
+#[test]
+fn another_instance_has_a_free_name_and_room() {
+    let of = |instances: &[&str], others: &[&str]| -> Vec<String> {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (instances, other_instances) = (names(instances), names(others));
+        let facts = Facts { absent: vec!["Note".into()], instances, other_instances, ..ready() };
+        facts.plan().modes.remove(1).statements
+    };
+    let one = of(&["dbo_Forecasts"], &["DBO_forecasts_2"]);
+    assert_eq!(one.len(), 1);
+    assert!(one[0].contains("@capture_instance = N'dbo_Forecasts_3'"), "{one:?}");
+    let two = of(&["dbo_Forecasts", "dbo_Forecasts_2"], &[]);
+    assert!(two[0].contains("sp_cdc_disable_table") && two[0].contains("@capture_instance = N'dbo_Forecasts';"), "{two:?}");
+    assert!(two[1].contains("@capture_instance = N'dbo_Forecasts_3'"), "{two:?}");
 }

@@ -6,7 +6,7 @@ use crate::catalogue::TableInfo;
 use crate::catalogue::tests::{forecasts, orders};
 
 /// Texts in these statements: names of properties, rights and jobs, and the markers of the server's own columns.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: &[&str] = &[
     "EngineEdition",
     "ProductVersion",
     "Edition",
@@ -14,6 +14,7 @@ pub const NAMES: [&str; 19] = [
     "OBJECT",
     "SCHEMA",
     "SELECT",
+    "INSERT",
     "UPDATE",
     "U",
     "D",
@@ -26,6 +27,8 @@ pub const NAMES: [&str; 19] = [
     "capture",
     "2024-01-01T00:00:00",
     "[dbo].[SmartPulseCapture]",
+    "[dbo].[SmartPulseWatermark]",
+    "[dbo].[Tombstones]",
 ];
 
 fn numbered(mut table: TableInfo) -> TableInfo {
@@ -92,6 +95,7 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("health: scans of the log", health::CDC_SCANS.to_owned()),
         ("plan: server", health::PLAN_SERVER.to_owned()),
         ("plan: table", health::PLAN_TABLE.to_owned()),
+        ("plan: capture instances", health::PLAN_INSTANCES.to_owned()),
         ("plan: absent columns", health::PLAN_ABSENT.to_owned()),
         ("ledger: take", ledger::TAKE.to_owned()),
         ("ledger: renew", ledger::RENEW.to_owned()),

@@ -63,8 +63,15 @@ SELECT CAST(SERVERPROPERTY(N'ProductVersion') AS nvarchar(128)) AS ProductVersio
     HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') AS MayViewState,
     IS_MEMBER(N'db_owner') AS IsOwner,
     CASE WHEN OBJECT_ID(N'[dbo].[SmartPulseCapture]', N'U') IS NULL THEN 0 ELSE 1 END AS HasLedger,
-    HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'UPDATE') AS MayKeepLedger,
-    HAS_PERMS_BY_NAME(N'cdc', N'SCHEMA', N'SELECT') AS MayReadCdc
+    CASE WHEN HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'SELECT') = 1
+        AND HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'INSERT') = 1
+        AND HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'UPDATE') = 1 THEN 1 ELSE 0 END AS MayKeepLedger,
+    HAS_PERMS_BY_NAME(N'cdc', N'SCHEMA', N'SELECT') AS MayReadCdc,
+    CASE WHEN OBJECT_ID(N'[dbo].[Tombstones]', N'U') IS NULL THEN 0 ELSE 1 END AS HasTombstones,
+    HAS_PERMS_BY_NAME(N'[dbo].[Tombstones]', N'OBJECT', N'SELECT') AS MayReadTombstones,
+    CASE WHEN EXISTS (SELECT 1 FROM sys.tables AS w
+        WHERE w.object_id = OBJECT_ID(N'[dbo].[SmartPulseWatermark]', N'U') AND w.is_tracked_by_cdc = 1) THEN 1 ELSE 0 END AS HasWatermark,
+    HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseWatermark]', N'OBJECT', N'UPDATE') AS MayMark
 FROM sys.databases AS d
 WHERE d.database_id = DB_ID()";
 
@@ -86,3 +93,9 @@ WHERE c.object_id = @P1
         JOIN cdc.change_tables AS t ON t.object_id = k.object_id
         WHERE t.source_object_id = c.object_id AND k.column_id = c.column_id)
 ORDER BY c.column_id";
+
+/// For the plan: all capture instances, those of the table with the number `@P1` marked, by when they were made.
+pub const PLAN_INSTANCES: &str = "\
+SELECT t.capture_instance AS InstanceName, CASE WHEN t.source_object_id = @P1 THEN 1 ELSE 0 END AS Own
+FROM cdc.change_tables AS t
+ORDER BY t.create_date, t.object_id";

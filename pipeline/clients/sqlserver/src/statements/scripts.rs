@@ -7,6 +7,19 @@ pub fn schema_batches() -> Vec<String> {
     [SCHEMA, DATABASE, PROCEDURES].into_iter().flat_map(split_go).collect()
 }
 
+/// Whether the schema makes a captured table of this name.
+#[must_use]
+pub fn makes(table: &str) -> bool {
+    let begin = format!("CREATE TABLE dbo.{table} (");
+    split_go(SCHEMA).iter().any(|batch| batch.contains(&begin) && batch.contains(" VersionId "))
+}
+
+/// Whether a batch enables change data capture.
+#[must_use]
+pub fn is_cdc(batch: &str) -> bool {
+    batch.contains("sys.sp_cdc_enable_")
+}
+
 /// The scripts of a captured table, with its names filled in.
 #[must_use]
 pub fn table_batches(table: &CapturedTable<'_>) -> Vec<String> {
