@@ -6,7 +6,7 @@ use crate::setup::{self, Pipeline, Session};
 use crate::style::{Paint, columns, counted, duration, print, wrap};
 use anyhow::Context;
 use serde_json::{Value, json};
-use smartpulse_clients::database::{CaptureMode, CapturePlan, ModePlan, SharedDatabase};
+use smartpulse_clients::database::{CaptureMode, CapturePlan, Kept, ModePlan, SharedDatabase};
 use smartpulse_config::Diagnostics;
 use smartpulse_sources::{CdcConfig, CdcMode};
 use std::fmt::Write as _;
@@ -88,7 +88,12 @@ impl Captured {
         let mode = |mode: &ModePlan| {
             json!({
                 "mode": mode.mode, "enabled": mode.enabled, "latency_floor": mode.latency_floor,
-                "retention_s": mode.retention.map(|retention| retention.as_secs()), "loses": mode.loses,
+                "retention_s": match mode.retention {
+                    Kept::For(retention) => json!(retention.as_secs()),
+                    Kept::ForGood => json!("for good"),
+                    Kept::Unknown => Value::Null,
+                },
+                "loses": mode.loses,
                 "missing_rights": mode.missing_rights, "statements": mode.statements,
             })
         };
@@ -141,7 +146,11 @@ fn render_table(text: &mut String, captured: &Captured, paint: Paint, width: usi
     beside(text, "mode", &mode, paint, width);
     text.push('\n');
     for mode in &plan.modes {
-        let keeps = mode.retention.map_or_else(|| "for good".to_owned(), duration);
+        let keeps = match mode.retention {
+            Kept::For(retention) => duration(retention),
+            Kept::ForGood => "for good".to_owned(),
+            Kept::Unknown => "not known".to_owned(),
+        };
         let state = if mode.enabled { "enabled" } else { "not enabled" };
         let mark = if mode.mode == taken { paint.cyan(name(mode.mode)) } else { paint.dim(name(mode.mode)) };
         let padding = " ".repeat((INDENT - 2).saturating_sub(name(mode.mode).len()));
@@ -194,7 +203,7 @@ mod tests {
             mode,
             enabled,
             latency_floor: "half the poll interval and a round trip".to_owned(),
-            retention: Some(Duration::from_secs(172_800)),
+            retention: Kept::For(Duration::from_secs(172_800)),
             loses: "versions that are overwritten between two polls".to_owned(),
             missing_rights: if enabled { Vec::new() } else { vec!["db_owner".to_owned()] },
             statements: statements.iter().map(|statement| (*statement).to_owned()).collect(),

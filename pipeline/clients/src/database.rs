@@ -142,8 +142,19 @@ pub struct CaptureHealth {
     /// Why the database records no changes at present (a stopped capture job, say), although nothing says that there
     /// are none.
     pub stopped: Option<String>,
-    /// How long until clean-up passes the position; nothing when it never does.
-    pub runway: Option<Duration>,
+    /// How long until clean-up passes the position.
+    pub runway: Kept,
+}
+
+/// How long something is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Kept {
+    /// For so long.
+    For(Duration),
+    /// Nothing cleans it.
+    ForGood,
+    /// The login may not see what would tell.
+    Unknown,
 }
 
 /// What `smartpulse plan` says of a table's capture. Nothing was written to find it out.
@@ -169,7 +180,7 @@ pub struct ModePlan {
     /// How old a change is when it can be seen at the earliest, and why.
     pub latency_floor: String,
     /// How long changes are kept.
-    pub retention: Option<Duration>,
+    pub retention: Kept,
     /// What the mode does not tell.
     pub loses: String,
     /// Rights that the login lacks.

@@ -5,7 +5,7 @@ use prometheus::Registry;
 use rusqlite::Connection;
 use serde_json::json;
 use smartpulse_clients::bus::{Bus, InitialPosition, Outgoing, Subscribe, SubscriptionType};
-use smartpulse_clients::database::{CaptureHealth, CaptureMode, Database, Poll, Write};
+use smartpulse_clients::database::{CaptureHealth, CaptureMode, Database, Kept, Poll, Write};
 use smartpulse_clients::embedded::{
     BusConfig, DataFolder, EmbeddedBus, SqliteConfig, SqliteDatabase, SqliteStore, StateConfig, StateFile,
 };
@@ -312,16 +312,17 @@ async fn missing_triggers_are_told_as_stopped_capture_and_the_runway_shrinks_wit
     let head = database.head("Forecasts", CaptureMode::Cdc).await.unwrap();
     let hour = Duration::from_secs(3_600);
     let health = database.capture_health("Forecasts", CaptureMode::Cdc, &head).await.unwrap();
-    assert_eq!(health, CaptureHealth { stopped: None, runway: Some(hour) });
+    assert_eq!(health, CaptureHealth { stopped: None, runway: Kept::For(hour) });
     database.write("Forecasts", vec![Write::Insert { members: forecast(1, 1.0) }]).await.unwrap();
     let other = Connection::open(folder.path().join("main.db")).unwrap();
     let old = "UPDATE cdc_Forecasts_CT SET __commit_time = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-50 minutes')";
     assert_eq!(other.execute(old, []).unwrap(), 1);
     let health = database.capture_health("Forecasts", CaptureMode::Cdc, &head).await.unwrap();
-    let minutes = health.runway.unwrap().as_secs() / 60;
+    let Kept::For(runway) = health.runway else { panic!("{health:?}") };
+    let minutes = runway.as_secs() / 60;
     assert!((8..=10).contains(&minutes), "{minutes}");
     let net = database.capture_health("Forecasts", CaptureMode::ChangeTracking, &head).await.unwrap();
-    assert_eq!(net.runway, None, "net changes are never cleaned");
+    assert_eq!(net.runway, Kept::ForGood, "net changes are never cleaned");
 
     other.execute_batch("DROP TRIGGER Forecasts_log_update").unwrap();
     let stopped = database.capture_health("Forecasts", CaptureMode::Cdc, &head).await.unwrap().stopped.unwrap();

@@ -5,7 +5,7 @@
 //! | `capture_lag_seconds` | how old the newest captured change was; 0 when a poll found nothing left; while polls fail, how long ago everything was captured |
 //! | `capture_stalled` | 1 when polls or the ledger have failed, hung or been blocked by a changed schema for more than `stall_after_ms`. "No changes" is not stalled |
 //! | `capture_job_stopped` | 1 when the database itself records no changes at present, so that polls find nothing and seem well |
-//! | `capture_runway_seconds` | how long until clean-up passes our position; `+Inf` when it never does |
+//! | `capture_runway_seconds` | how long until clean-up passes our position; `+Inf` when it never does, `NaN` when the login may not know |
 //! | `capture_lease_held` | 1 when this instance captures the table, 0 when it stands by |
 //! | `capture_epoch` | the number of the last lease that was ours |
 //! | `capture_position_lost_total` | how often clean-up had passed the position, so that a new snapshot was taken |
@@ -15,7 +15,7 @@
 use super::Table;
 use prometheus::core::{AtomicF64, AtomicI64, GenericGauge, GenericGaugeVec};
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
-use smartpulse_clients::database::CaptureHealth;
+use smartpulse_clients::database::{CaptureHealth, Kept};
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::{Position, Timestamp};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -254,7 +254,11 @@ impl Signals {
     }
 
     fn health(&self, table: &str, health: &CaptureHealth) {
-        self.runway.set(health.runway.map_or(f64::INFINITY, |runway| runway.as_secs_f64()));
+        self.runway.set(match health.runway {
+            Kept::For(runway) => runway.as_secs_f64(),
+            Kept::ForGood => f64::INFINITY,
+            Kept::Unknown => f64::NAN,
+        });
         let before = self.job_stopped.get() == 1;
         self.job_stopped.set(i64::from(health.stopped.is_some()));
         match &health.stopped {
@@ -324,6 +328,19 @@ mod tests {
             assert_eq!(signals.interruptions.get(), 1, "{poll_first}");
             signals.ledger_answers();
             assert!(signals.poll_succeeded().is_some(), "{poll_first}");
+        }
+    }
+
+    #[test]
+    fn a_runway_that_is_not_known_is_told_from_one_without_end() {
+        let signals = signals();
+        for (runway, is) in [
+            (Kept::For(Duration::from_secs(5)), "5"),
+            (Kept::ForGood, "inf"),
+            (Kept::Unknown, "NaN"),
+        ] {
+            signals.health("T", &CaptureHealth { stopped: None, runway });
+            assert_eq!(signals.runway.get().to_string(), is);
         }
     }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::{
-    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, SchemaChange,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Kept, Page, Poll, Row, SchemaChange,
     SharedDatabase, Table, Tombstone, Write, Written,
 };
 use smartpulse_clients::embedded::{MemoryStore, SqliteConfig, SqliteDatabase};
@@ -109,7 +109,7 @@ impl Database for Scripted {
     }
     async fn capture_health(&self, _: &str, _: CaptureMode, _: &Position) -> Result<CaptureHealth> {
         let stopped = self.script.stopped.lock().unwrap().clone();
-        Ok(CaptureHealth { stopped, runway: Some(Duration::from_secs(3_600)) })
+        Ok(CaptureHealth { stopped, runway: Kept::For(Duration::from_secs(3_600)) })
     }
     async fn capture_plan(&self, table: &str) -> Result<CapturePlan> {
         self.inner.capture_plan(table).await

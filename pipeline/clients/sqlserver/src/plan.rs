@@ -16,7 +16,7 @@ use crate::errors::Outcome;
 use crate::retrying;
 use crate::rows;
 use crate::statements::{self, CapturedTable, schema_batches, table_batches};
-use smartpulse_clients::database::{CaptureMode, CapturePlan, ModePlan};
+use smartpulse_clients::database::{CaptureMode, CapturePlan, Kept, ModePlan};
 use smartpulse_pipeline::error::{ErrorKind, Result};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn to_be_made(context: &Context, connection: &mut Connection, table: &str)
         mode,
         enabled: false,
         latency_floor: unknown.to_owned(),
-        retention: None,
+        retention: Kept::Unknown,
         loses: unknown.to_owned(),
         missing_rights: Vec::new(),
         statements,
@@ -185,7 +185,7 @@ impl Facts {
         }
         if self.cdc && !self.azure() && self.jobs == Jobs::default() {
             missing.push(
-                "SELECT on msdb.dbo.cdc_jobs, without which retention, runway and the job's interval are unknown"
+                "SELECT on msdb.dbo.cdc_jobs, without which retention (3 days unless it was changed), runway and the job's interval are unknown"
                     .to_owned(),
             );
             // A user in msdb is the DBA's to name: its login may be called otherwise there.

@@ -19,13 +19,13 @@ fn ready() -> Facts {
         owner: true,
         snapshot: 1,
         tracked: true,
-        tracking_retention: Some(48 * HOUR),
+        tracking_retention: Kept::For(48 * HOUR),
         cdc: true,
         jobs: Jobs {
             polling: Some(Duration::ZERO),
             transactions_max: Some(5_000),
             scans_max: Some(100),
-            retention: Some(72 * HOUR),
+            retention: Kept::For(72 * HOUR),
         },
         may: Rights { read: true, track: true, read_cdc: true, state: true, ledger: true, tombstones: true, mark: true },
         triggers: vec!["Forecasts_versions_delete".into()],
@@ -56,7 +56,7 @@ fn where_everything_is_as_it_should_be_nothing_must_be_run() {
         assert_eq!(mode.statements, [] as [String; 0], "{:?}", mode.mode);
         assert_eq!(mode.missing_rights, [] as [String; 0], "{:?}", mode.mode);
     }
-    assert_eq!([plan.modes[0].retention, plan.modes[1].retention], [Some(48 * HOUR), Some(72 * HOUR)]);
+    assert_eq!([plan.modes[0].retention, plan.modes[1].retention], [Kept::For(48 * HOUR), Kept::For(72 * HOUR)]);
 }
 
 #[test]

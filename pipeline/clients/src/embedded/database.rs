@@ -21,7 +21,7 @@ use super::plan;
 use super::rows::{Catalogue, TableInfo};
 use super::statements::{self, insert_absent, list, read_row, write_one};
 use crate::database::{
-    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Kept, Page, Poll, Row, Table, Tombstone,
     Write, Written,
 };
 use crate::metrics::DatabaseMetrics;
@@ -292,11 +292,14 @@ impl Database for SqliteDatabase {
         self.read("health", table, move |connection, info| {
             let stopped = plan::missing_triggers(connection, info)?;
             let oldest = capture::next_commit(connection, info, &position)?;
-            // Net changes are never cleaned.
-            let runway = (mode == CaptureMode::Cdc).then(|| match oldest {
-                Some(time) => retention.saturating_sub(Duration::from_millis(Timestamp::now().millis_since(time))),
-                None => retention,
-            });
+            let runway = match (mode, oldest) {
+                (CaptureMode::ChangeTracking, _) => Kept::ForGood,
+                (CaptureMode::Cdc, None) => Kept::For(retention),
+                (CaptureMode::Cdc, Some(time)) => {
+                    let age = Duration::from_millis(Timestamp::now().millis_since(time));
+                    Kept::For(retention.saturating_sub(age))
+                }
+            };
             Ok(CaptureHealth { stopped, runway })
         })
         .await

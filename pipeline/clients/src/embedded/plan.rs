@@ -2,7 +2,7 @@
 
 use super::connection::Failure;
 use super::rows::TableInfo;
-use crate::database::{CaptureMode, CapturePlan, ModePlan};
+use crate::database::{CaptureMode, CapturePlan, Kept, ModePlan};
 use rusqlite::Connection;
 use std::time::Duration;
 
@@ -67,10 +67,10 @@ pub(super) fn plan(
         table: table.clone(),
         server: format!("SQLite {}, embedded", rusqlite::version()),
         modes: vec![
-            mode(CaptureMode::Cdc, Some(retention), "nothing"),
+            mode(CaptureMode::Cdc, Kept::For(retention), "nothing"),
             mode(
                 CaptureMode::ChangeTracking,
-                None,
+                Kept::ForGood,
                 "versions that are overwritten between two polls, and the images of deleted rows",
             ),
         ],

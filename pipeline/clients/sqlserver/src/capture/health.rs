@@ -13,7 +13,7 @@ use crate::connection::{Connection, Param};
 use crate::errors::Outcome;
 use crate::rows;
 use crate::statements::health as sql;
-use smartpulse_clients::database::{CaptureHealth, CaptureMode};
+use smartpulse_clients::database::{CaptureHealth, CaptureMode, Kept};
 use smartpulse_pipeline::{Position, Timestamp};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -68,8 +68,11 @@ impl JobFacts {
 
 /// How long a position is safe: the retention less the age of what comes behind it.
 #[must_use]
-pub fn runway(retention: Duration, first_behind: Option<Duration>) -> Duration {
-    retention.saturating_sub(first_behind.unwrap_or_default())
+pub fn runway(retention: Kept, first_behind: Option<Duration>) -> Kept {
+    match retention {
+        Kept::For(retention) => Kept::For(retention.saturating_sub(first_behind.unwrap_or_default())),
+        other => other,
+    }
 }
 
 /// How the capture of a table is doing for someone at a position.
@@ -90,21 +93,21 @@ async fn change_tracking(
     connection: &mut Connection,
     position: &Position,
 ) -> Outcome<CaptureHealth> {
-    let unknown = CaptureHealth { stopped: None, runway: None };
-    let Ok(position) = CtPosition::parse(position) else { return Ok(unknown) };
+    let health = |runway| CaptureHealth { stopped: None, runway };
+    let Ok(position) = CtPosition::parse(position) else { return Ok(health(Kept::Unknown)) };
     let found = connection.rows("health", sql::CT_RETENTION, &[]).await?;
-    let Some(row) = found.first() else { return Ok(unknown) };
-    let Some(retention) = minutes(row, 0).filter(|_| rows::integer(row, 1) != Some(0)) else { return Ok(unknown) };
+    let retention = found.first().map_or(Kept::Unknown, tracking_retention);
+    let (Kept::For(_), Some(row)) = (retention, found.first()) else { return Ok(health(retention)) };
     // Asked again here, because whoever asks for health may not have polled.
     capture.azure(connection).await?;
     if !capture.commit_times.load(Ordering::Relaxed) {
-        return Ok(unknown);
+        return Ok(health(Kept::Unknown));
     }
     let clock = Clock::read(row, 2);
     match connection.rows("health", sql::CT_AGE, &[Param::bigint(position.at.since())]).await {
         Ok(found) => {
             let first = found.first().and_then(|row| age(&clock, row, 0));
-            Ok(CaptureHealth { stopped: None, runway: Some(runway(retention, first)) })
+            Ok(health(runway(retention, first)))
         }
         Err(failure) if failure.number().is_some_and(|number| NO_RIGHT.contains(&number)) => {
             capture.commit_times.store(false, Ordering::Relaxed);
@@ -116,7 +119,7 @@ async fn change_tracking(
 
 async fn cdc(connection: &mut Connection, position: &Position) -> Outcome<CaptureHealth> {
     let Ok(position) = CdcPosition::parse(position) else {
-        return Ok(CaptureHealth { stopped: None, runway: None });
+        return Ok(CaptureHealth { stopped: None, runway: Kept::Unknown });
     };
     let found = connection.rows("health", sql::CDC_AGE, &[Param::bytes(position.at.lsn().0)]).await?;
     let (mut facts, mut first) = (JobFacts::default(), None);
@@ -134,12 +137,11 @@ async fn cdc(connection: &mut Connection, position: &Position) -> Outcome<Captur
         .map(|row| rows::integer(row, 0) != Some(0) && rows::time(row, 1).is_some() && rows::time(row, 2).is_none());
     let scans = connection.rows("health", sql::CDC_SCANS, &[]).await?;
     facts.last_scan = scans.first().and_then(|row| age(&clock, row, 0));
-    let runway = jobs.retention.map(|retention| runway(retention, first));
-    Ok(CaptureHealth { stopped: facts.stopped(), runway })
+    Ok(CaptureHealth { stopped: facts.stopped(), runway: runway(jobs.retention, first) })
 }
 
 /// The settings of the jobs of change data capture; nothing where they may not be seen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jobs {
     /// How often the capture job looks at the log.
     pub polling: Option<Duration>,
@@ -148,7 +150,13 @@ pub struct Jobs {
     /// How many scans one interval has.
     pub scans_max: Option<i64>,
     /// How long clean-up leaves changes.
-    pub retention: Option<Duration>,
+    pub retention: Kept,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { polling: None, transactions_max: None, scans_max: None, retention: Kept::Unknown }
+    }
 }
 
 impl Jobs {
@@ -161,7 +169,7 @@ impl Jobs {
                     jobs.polling = seconds.map(Duration::from_secs);
                     (jobs.transactions_max, jobs.scans_max) = (rows::integer(&row, 3), rows::integer(&row, 4));
                 }
-                Some("cleanup") => jobs.retention = minutes(&row, 1),
+                Some("cleanup") => jobs.retention = minutes(&row, 1).map_or(Kept::Unknown, Kept::For),
                 _ => {}
             }
         }
@@ -169,7 +177,15 @@ impl Jobs {
     }
 }
 
-pub(crate) fn minutes(row: &Row, place: usize) -> Option<Duration> {
+/// How long net changes are kept, as [`sql::CT_RETENTION`] says.
+pub(crate) fn tracking_retention(row: &Row) -> Kept {
+    match rows::integer(row, 1) {
+        Some(0) => Kept::ForGood,
+        _ => minutes(row, 0).map_or(Kept::Unknown, Kept::For),
+    }
+}
+
+fn minutes(row: &Row, place: usize) -> Option<Duration> {
     let minutes = rows::integer(row, place).and_then(|minutes| u64::try_from(minutes).ok())?;
     Some(Duration::from_secs(minutes * 60))
 }
@@ -212,8 +228,11 @@ mod tests {
     #[test]
     fn the_runway_is_what_is_left_of_the_retention() {
         let day = 86_400 * SECOND;
-        assert_eq!(runway(2 * day, None), 2 * day, "nothing behind the position can be lost");
-        assert_eq!(runway(2 * day, Some(day)), day);
-        assert_eq!(runway(2 * day, Some(3 * day)), Duration::ZERO);
+        let two = Kept::For(2 * day);
+        assert_eq!(runway(two, None), two, "nothing behind the position can be lost");
+        assert_eq!(runway(two, Some(day)), Kept::For(day));
+        assert_eq!(runway(two, Some(3 * day)), Kept::For(Duration::ZERO));
+        assert_eq!(runway(Kept::ForGood, Some(day)), Kept::ForGood);
+        assert_eq!(runway(Kept::Unknown, Some(day)), Kept::Unknown);
     }
 }

@@ -1,16 +1,15 @@
 //! What a plan is made from: the table, the server and the login, as the server knows them.
 
-use crate::capture::health::{Jobs, minutes};
+use crate::capture::health::{Jobs, tracking_retention};
 use crate::catalogue::TableInfo;
 use crate::connection::{Connection, Param};
 use crate::database::Context;
 use crate::errors::Outcome;
 use crate::rows;
 use crate::statements::health as sql;
-use smartpulse_clients::database::CaptureMode;
+use smartpulse_clients::database::{CaptureMode, Kept};
 use smartpulse_pipeline::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 use tiberius::Row;
 
 /// What is known of a server, a table and a login.
@@ -32,8 +31,8 @@ pub struct Facts {
     pub snapshot: i64,
     /// Whether change tracking of the database is on.
     pub tracked: bool,
-    /// How long net changes are kept; nothing when they are not cleaned or not kept.
-    pub tracking_retention: Option<Duration>,
+    /// How long net changes are kept.
+    pub tracking_retention: Kept,
     /// Whether change data capture of the database is on.
     pub cdc: bool,
     /// The settings of its jobs.
@@ -94,8 +93,7 @@ pub async fn facts(context: &Context, connection: &mut Connection, table: &str) 
     let triggers = triggers.filter_map(|row| rows::text(row, 2).map(str::to_owned)).collect();
     let tracked = flag(7);
     let retention = if tracked { connection.rows("plan", sql::CT_RETENTION, &[]).await? } else { Vec::new() };
-    let cleaned = retention.first().filter(|row| rows::integer(row, 1) != Some(0));
-    let tracking_retention = cleaned.and_then(|row| minutes(row, 0));
+    let tracking_retention = retention.first().map_or(Kept::Unknown, tracking_retention);
     let cdc = flag(6);
     let jobs = if cdc { Jobs::read(connection).await? } else { Jobs::default() };
     let may_read_cdc = !cdc || flag(12);

@@ -27,9 +27,13 @@ SELECT (SELECT TOP (1) m.tran_end_time FROM cdc.lsn_time_mapping AS m
     SYSDATETIMEOFFSET() AS ServerTime";
 
 /// The jobs of change data capture: type, retention in minutes, polling interval in seconds, transactions per scan, scans
-/// per interval, and whether it runs without end.
+/// per interval, and whether it runs without end. Azure SQL Database has them in the database itself.
 pub const CDC_JOBS: &str = "\
-IF HAS_PERMS_BY_NAME(N'msdb.dbo.cdc_jobs', N'OBJECT', N'SELECT') = 1
+IF OBJECT_ID(N'[cdc].[cdc_jobs]', N'U') IS NOT NULL AND HAS_PERMS_BY_NAME(N'[cdc].[cdc_jobs]', N'OBJECT', N'SELECT') = 1
+    EXEC(N'SELECT j.job_type AS JobType, j.retention AS RetentionMinutes, j.pollinginterval AS PollingSeconds,
+        j.maxtrans AS TransactionsMax, j.maxscans AS ScansMax, j.continuous AS Endless
+        FROM cdc.cdc_jobs AS j WHERE j.database_id = DB_ID() ORDER BY j.job_type');
+ELSE IF HAS_PERMS_BY_NAME(N'msdb.dbo.cdc_jobs', N'OBJECT', N'SELECT') = 1
     EXEC(N'SELECT j.job_type AS JobType, j.retention AS RetentionMinutes, j.pollinginterval AS PollingSeconds,
         j.maxtrans AS TransactionsMax, j.maxscans AS ScansMax, j.continuous AS Endless
         FROM msdb.dbo.cdc_jobs AS j WHERE j.database_id = DB_ID() ORDER BY j.job_type');";
