@@ -9,7 +9,8 @@
 //! - What a poll reads is of one moment where the database allows SNAPSHOT isolation, and converges where it does not.
 //! - Memory is bounded by the page that is asked for, however large a transaction is.
 //! - Commit times are the server's, in UTC. The server keeps them in its own local time, and converts with the offset that is
-//!   in force now: about an hour a year they are an hour off, and never later than now.
+//!   in force now: about an hour a year they are an hour off, and never later than now. Those of change tracking need VIEW
+//!   SERVER STATE (Azure SQL: VIEW DATABASE STATE): with less, those of the newest changes are when they were found.
 //! - A row whose document cannot be told is given as such; it holds up nothing.
 
 pub mod cdc;

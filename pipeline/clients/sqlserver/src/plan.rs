@@ -393,6 +393,14 @@ impl Facts {
         if !self.ledger {
             notes.push("dbo.SmartPulseCapture, where capture keeps its place, is missing".to_owned());
         }
+        if !self.azure() && !self.may.server_state {
+            notes.push(
+                "without VIEW SERVER STATE, which only a server's administrator can grant, SQL Server shows commit times of \
+                 change tracking from the next checkpoint on: until then the lag of capture in this mode counts from when a \
+                 change was found"
+                    .to_owned(),
+            );
+        }
         if !self.owner {
             notes.push(format!("{} does not own the database: the statements are for somebody who does", self.user));
         }

@@ -27,7 +27,16 @@ fn ready() -> Facts {
             scans_max: Some(100),
             retention: Kept::For(72 * HOUR),
         },
-        may: Rights { read: true, track: true, read_cdc: true, state: true, ledger: true, tombstones: true, mark: true },
+        may: Rights {
+            read: true,
+            track: true,
+            read_cdc: true,
+            state: true,
+            server_state: true,
+            ledger: true,
+            tombstones: true,
+            mark: true,
+        },
         triggers: vec!["Forecasts_versions_delete".into()],
         ledger: true,
         tombstones: true,
@@ -228,4 +237,12 @@ fn another_instance_has_a_free_name_and_room() {
     let two = of(&["dbo_Forecasts", "dbo_Forecasts_2"], &[]);
     assert!(two[0].contains("sp_cdc_disable_table") && two[0].contains("@capture_instance = N'dbo_Forecasts';"), "{two:?}");
     assert!(two[1].contains("@capture_instance = N'dbo_Forecasts_3'"), "{two:?}");
+}
+
+#[test]
+fn who_may_not_see_the_state_of_the_server_is_told_what_commit_times_are_worth() {
+    let says = |facts: Facts| facts.plan().notes.iter().any(|note| note.contains("VIEW SERVER STATE"));
+    let blind = Facts { may: Rights { server_state: false, ..ready().may }, ..ready() };
+    assert!(!says(ready()) && says(blind.clone()));
+    assert!(!says(Facts { engine: AZURE, ..blind }), "there the state of the database is enough");
 }

@@ -66,6 +66,8 @@ pub struct Rights {
     pub read_cdc: bool,
     /// VIEW DATABASE STATE.
     pub state: bool,
+    /// VIEW SERVER STATE.
+    pub server_state: bool,
     /// SELECT, INSERT and UPDATE of the ledger.
     pub ledger: bool,
     /// SELECT of the tombstones.
@@ -127,6 +129,7 @@ pub async fn facts(context: &Context, connection: &mut Connection, table: &str) 
             track: right(1),
             read_cdc: may_read_cdc,
             state: flag(8),
+            server_state: flag(17),
             ledger: flag(11),
             tombstones: flag(14),
             mark: flag(16),

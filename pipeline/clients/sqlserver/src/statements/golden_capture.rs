@@ -19,6 +19,7 @@ pub const NAMES: &[&str] = &[
     "U",
     "D",
     "VIEW DATABASE STATE",
+    "VIEW SERVER STATE",
     "VIEW CHANGE TRACKING",
     "db_owner",
     "msdb.dbo.cdc_jobs",

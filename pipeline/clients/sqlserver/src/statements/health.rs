@@ -75,7 +75,8 @@ SELECT CAST(SERVERPROPERTY(N'ProductVersion') AS nvarchar(128)) AS ProductVersio
     HAS_PERMS_BY_NAME(N'[dbo].[Tombstones]', N'OBJECT', N'SELECT') AS MayReadTombstones,
     CASE WHEN EXISTS (SELECT 1 FROM sys.tables AS w
         WHERE w.object_id = OBJECT_ID(N'[dbo].[SmartPulseWatermark]', N'U') AND w.is_tracked_by_cdc = 1) THEN 1 ELSE 0 END AS HasWatermark,
-    HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseWatermark]', N'OBJECT', N'UPDATE') AS MayMark
+    HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseWatermark]', N'OBJECT', N'UPDATE') AS MayMark,
+    HAS_PERMS_BY_NAME(NULL, NULL, N'VIEW SERVER STATE') AS MayViewServer
 FROM sys.databases AS d
 WHERE d.database_id = DB_ID()";
 
