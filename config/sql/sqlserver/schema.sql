@@ -1,5 +1,6 @@
--- The database on SQL Server 2017 and later, and on Azure SQL. Safe to run again: only what is missing is made.
--- `smartpulse` runs these files itself where its login may (GO separates batches); `smartpulse plan` prints them for
+-- The database on SQL Server 2017 and later, and on Azure SQL. Safe to run again: tables, indexes and capture are made where
+-- they are missing; triggers and procedures are replaced by these. `smartpulse dev database` runs these files (GO
+-- separates batches), without change data capture where it cannot be had; `smartpulse plan` prints what is missing, for
 -- somebody who may.
 --
 -- Order: schema.sql, database.sql, then versions.sql and capture.sql for each captured table, procedures.sql.

@@ -5,6 +5,7 @@ use crate::config::is_identifier;
 use crate::connection::Connection;
 use crate::database::Context;
 use crate::errors::{Failure, Outcome};
+use crate::rows;
 use crate::statements::{self, CapturedTable};
 use smartpulse_pipeline::error::{Error, ErrorKind};
 use std::time::Duration;
@@ -16,11 +17,21 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// instance): another instance made it between our look and our attempt. Looking again finds it.
 const MADE_MEANWHILE: [u32; 5] = [2714, 1913, 5088, 4996, 22926];
 
-/// Runs the scripts. Safe to run again, and by several at once: each batch makes only what is missing.
+/// Runs the scripts. Safe to run again, and by several at once: each batch makes what is missing, or replaces a trigger or a
+/// procedure by its like. Where change data capture cannot be had, what enables it is left out: change tracking works alone.
 pub(crate) async fn create(cx: &Context, connection: &mut Connection) -> Outcome<()> {
     connection.set_command_timeout(BATCH_TIMEOUT);
     // Tables first: what a captured table's own scripts need is read from the catalogue.
-    for batch in statements::schema_batches() {
+    let may = connection.rows("creating the schema", statements::MAY_ENABLE_CDC, &[]).await?;
+    let cdc = may.first().and_then(|row| rows::integer(row, 0)) == Some(1);
+    if !cdc {
+        tracing::warn!(
+            "change data capture cannot be enabled by this login, or not on this edition: tables are enabled for change \
+             tracking alone; `smartpulse plan` prints what enables it"
+        );
+    }
+    let wanted = |batch: &String| cdc || !statements::is_cdc(batch);
+    for batch in statements::schema_batches().into_iter().filter(wanted) {
         run(connection, &batch).await?;
     }
     for (name, section) in &cx.config.captured_tables {
@@ -44,7 +55,7 @@ pub(crate) async fn create(cx: &Context, connection: &mut Connection) -> Outcome
             );
         }
         let table = CapturedTable { schema: &info.schema, table: name, key: &key.name, section, versions };
-        for batch in statements::table_batches(&table) {
+        for batch in statements::table_batches(&table).into_iter().filter(wanted) {
             run(connection, &batch).await?;
         }
         cx.catalogue.forget(name);

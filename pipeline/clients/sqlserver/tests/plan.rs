@@ -34,3 +34,17 @@ async fn a_table_that_the_schema_does_not_make_is_refused() {
         assert!(error.contains(&format!("no table {table}")), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_cannot_enable_change_data_capture_creates_all_else() {
+    let server = stand_in();
+    server.engine.deny("sysadmin");
+    let database = open(&settings(&server.url()));
+    database.create_schema().await.unwrap();
+    let table = database.table("Forecasts").await.unwrap();
+    assert_eq!((table.capture, table.tombstones), (vec![CaptureMode::ChangeTracking], true));
+    server.engine.grant("sysadmin");
+    database.create_schema().await.unwrap();
+    let table = database.table("Forecasts").await.unwrap();
+    assert_eq!(table.capture, [CaptureMode::ChangeTracking, CaptureMode::Cdc]);
+}

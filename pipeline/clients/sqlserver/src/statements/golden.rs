@@ -25,6 +25,7 @@ fn all() -> Vec<(&'static str, String)> {
         ("table", TABLE.to_owned()),
         ("columns", COLUMNS.to_owned()),
         ("tables", TABLES.to_owned()),
+        ("schema: whether change data capture can be had", MAY_ENABLE_CDC.to_owned()),
         ("scan from the beginning", scan(&table, false)),
         ("scan", scan(&table, true)),
         ("scan of a table with a key of two columns, one of them varchar", scan(&orders(), true)),

@@ -14,6 +14,17 @@ pub fn makes(table: &str) -> bool {
     split_go(SCHEMA).iter().any(|batch| batch.contains(&begin) && batch.contains(" VersionId "))
 }
 
+/// Whether change data capture is on, or this login can switch it on: not on the editions that lack it.
+pub const MAY_ENABLE_CDC: &str = "\
+SELECT CASE
+    WHEN d.is_cdc_enabled = 1 THEN 1
+    WHEN CAST(SERVERPROPERTY(N'EngineEdition') AS int) = 4 THEN 0
+    WHEN CAST(SERVERPROPERTY(N'EngineEdition') AS int) <> 5 THEN IS_SRVROLEMEMBER(N'sysadmin')
+    WHEN CAST(DATABASEPROPERTYEX(DB_NAME(), N'ServiceObjective') AS nvarchar(64)) IN (N'Basic', N'S0', N'S1', N'S2') THEN 0
+    ELSE IS_MEMBER(N'db_owner') END AS MayEnable
+FROM sys.databases AS d
+WHERE d.database_id = DB_ID()";
+
 /// Whether a batch enables change data capture.
 #[must_use]
 pub fn is_cdc(batch: &str) -> bool {
