@@ -91,7 +91,7 @@ impl<'a> Batch<'a> {
         let names: Vec<String> =
             ["n".to_owned(), "g".to_owned()].into_iter().chain((0..columns.len()).map(|i| format!("c{i}"))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        connection.batch(&what, &format!("BEGIN TRANSACTION;\n{}", statements::staging(&columns))).await?;
+        connection.batch(&what, &statements::staging(&columns)).await?;
         let mut at = 0;
         let loaded = connection
             .call(&what, async |client| {
@@ -111,7 +111,7 @@ impl<'a> Batch<'a> {
                 failure
             });
         }
-        let sql = format!("{}\nCOMMIT;", statements::insert_staged(info, &columns, &groups.members));
+        let sql = statements::insert_staged(info, &columns, &groups.members);
         let what = format!("insert into {}", info.table.name);
         count(connection.batch(&what, &sql).await?.first().and_then(|rows| rows.first()))
     }

@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tiberius::{ColumnData, Row};
 
 /// `EngineEdition` of Azure SQL Database.
-const AZURE: i64 = 5;
+pub(crate) const AZURE: i64 = 5;
 
 /// What SQL Server answers when a right is missing.
 const NO_RIGHT: [u32; 4] = [229, 297, 300, 371];

@@ -8,6 +8,7 @@ mod facts;
 
 pub use facts::{Facts, Rights, facts};
 
+use crate::capture::AZURE;
 use crate::capture::health::Jobs;
 use crate::catalogue::{Kind, literal, quote};
 use crate::connection::Connection;
@@ -19,9 +20,6 @@ use crate::statements::{self, CapturedTable, schema_batches, table_batches};
 use smartpulse_clients::database::{CaptureMode, CapturePlan, Kept, ModePlan};
 use smartpulse_pipeline::error::{ErrorKind, Result};
 use std::time::Duration;
-
-/// `EngineEdition` of Azure SQL Database.
-const AZURE: i64 = 5;
 
 /// The first version that everything here is known by: SQL Server 2017.
 const MAJOR_MIN: u32 = 14;

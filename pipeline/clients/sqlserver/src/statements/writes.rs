@@ -21,14 +21,17 @@ pub fn writes(parts: &[String], whole: bool) -> String {
 /// and `values` are the numbers of their first parameters.
 #[must_use]
 pub fn insert(table: &TableInfo, columns: &[&ColumnInfo], values: usize, key: usize) -> String {
+    format!("{}\n{}", where_absent(table, columns, values, key), changed(table, key))
+}
+
+fn where_absent(table: &TableInfo, columns: &[&ColumnInfo], values: usize, key: usize) -> String {
     format!(
         "INSERT INTO {name} ({columns})\nSELECT {values}\n\
-         WHERE NOT EXISTS (SELECT 1 FROM {name} WITH (UPDLOCK, HOLDLOCK) WHERE {is});\n{after}",
+         WHERE NOT EXISTS (SELECT 1 FROM {name} WITH (UPDLOCK, HOLDLOCK) WHERE {is});",
         name = table.sql_name,
         columns = list(columns, |c| quote(&c.name)),
         values = list(columns.iter().enumerate(), |(i, c)| c.stored(&format!("@P{}", values + i))),
         is = key_is(table, "", key),
-        after = changed(table, key),
     )
 }
 
@@ -98,13 +101,13 @@ fn changed(table: &TableInfo, key: usize) -> String {
 /// The temporary table that rows are loaded into.
 pub const STAGING: &str = "#staging";
 
-/// Creates it: their number `n`, the group `g` of rows with the same members, and a
+/// Opens the transaction of a bulk insert and creates the table that it loads: their number `n`, the group `g` of rows with the same members, and a
 /// column `c0`, `c1`, ... per column. Names of our own, because bulk loads take no others safely.
 #[must_use]
 pub fn staging(columns: &[&ColumnInfo]) -> String {
     let columns =
         columns.iter().enumerate().map(|(i, column)| format!(", c{i} {}{} NULL", column.holder(), column.collate()));
-    format!("CREATE TABLE #staging (n int NOT NULL, g int NOT NULL{});", columns.collect::<String>())
+    format!("BEGIN TRANSACTION;\nCREATE TABLE #staging (n int NOT NULL, g int NOT NULL{});", columns.collect::<String>())
 }
 
 /// Inserts what is in the staging table, where its key is absent, the first row of a key alone; one INSERT per group of
@@ -131,21 +134,14 @@ pub fn insert_staged(table: &TableInfo, columns: &[&ColumnInfo], groups: &[Vec<u
              ORDER BY s.n;\nSET @n = @n + @@ROWCOUNT;\n"
         ));
     }
-    sql.push_str("DROP TABLE #staging;\nSELECT @n AS Inserted;");
+    sql.push_str("DROP TABLE #staging;\nSELECT @n AS Inserted;\nCOMMIT;");
     sql
 }
 
 /// Inserts one row where its key is absent, and says how many that were: what a few rows are inserted by.
 #[must_use]
 pub fn insert_absent(table: &TableInfo, columns: &[&ColumnInfo], values: usize, key: usize) -> String {
-    format!(
-        "INSERT INTO {name} ({columns})\nSELECT {values}\n\
-         WHERE NOT EXISTS (SELECT 1 FROM {name} WITH (UPDLOCK, HOLDLOCK) WHERE {is});\nSET @n = @n + @@ROWCOUNT;",
-        name = table.sql_name,
-        columns = list(columns, |c| quote(&c.name)),
-        values = list(columns.iter().enumerate(), |(i, c)| c.stored(&format!("@P{}", values + i))),
-        is = key_is(table, "", key),
-    )
+    format!("{}\nSET @n = @n + @@ROWCOUNT;", where_absent(table, columns, values, key))
 }
 
 /// The inserts of one call, in one transaction.

@@ -109,6 +109,13 @@ pub(crate) struct Index {
     pub primary: bool,
 }
 
+impl Index {
+    /// The type of its constraint, short and in words.
+    pub fn constraint_kind(&self) -> (&'static str, &'static str) {
+        if self.primary { ("PK", "PRIMARY_KEY_CONSTRAINT") } else { ("UQ", "UNIQUE_CONSTRAINT") }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Foreign {
     pub id: i64,

@@ -1,12 +1,14 @@
 //! Indexes, keys, constraints.
 
 use super::super::catalog::Table;
-use super::schema::{object, view};
-use super::{Look, NAME, View, WORD, count, flag, number, text};
+use super::schema::{object, object_and, view};
+use super::{ColumnOf, Look, NAME, View, WORD, count, flag, number, text};
 use crate::value::SqlType;
-use crate::value::SqlType::{Bit, Char, DateTime, Int, NVarChar, TinyInt};
+use crate::value::SqlType::{Bit, Int, NVarChar, TinyInt};
 use rusqlite::types::Value as Cell;
 use std::sync::Arc;
+
+const KEY: &[ColumnOf] = &object_and::<11>(&[("unique_index_id", Int, true), ("is_system_named", Bit, false)]);
 
 pub(super) const VIEWS: &[View] = &[
     view(
@@ -49,26 +51,13 @@ pub(super) const VIEWS: &[View] = &[
         "key_constraints",
         "sv_key_constraints",
         -114,
-        &[
-            ("name", NAME, false),
-            ("object_id", Int, false),
-            ("schema_id", Int, false),
-            ("parent_object_id", Int, false),
-            ("type", Char(2), false),
-            ("type_desc", WORD, true),
-            ("create_date", DateTime, false),
-            ("modify_date", DateTime, false),
-            ("is_ms_shipped", Bit, false),
-            ("unique_index_id", Int, true),
-            ("is_system_named", Bit, false),
-        ],
+        KEY,
         |look, _| {
             let mut rows = Vec::new();
             for table in look.catalog.tables.values() {
                 for index in &table.indexes {
                     let Some(id) = index.constraint else { continue };
-                    let (kind, desc) =
-                        if index.primary { ("PK", "PRIMARY_KEY_CONSTRAINT") } else { ("UQ", "UNIQUE_CONSTRAINT") };
+                    let (kind, desc) = index.constraint_kind();
                     let mut row = object(
                         look,
                         &index.name,

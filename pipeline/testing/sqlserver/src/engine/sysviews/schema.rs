@@ -30,7 +30,8 @@ pub(super) const fn information(
     View { database: None, schema: "INFORMATION_SCHEMA", name, physical, object_id, columns, rows, permission: None }
 }
 
-const OBJECT: &[ColumnOf] = &[
+/// The columns of objects.
+const OBJECT: [ColumnOf; 9] = [
     ("name", NAME, false),
     ("object_id", Int, false),
     ("schema_id", Int, false),
@@ -42,6 +43,24 @@ const OBJECT: &[ColumnOf] = &[
     ("is_ms_shipped", Bit, false),
 ];
 
+/// The columns of objects and those of one kind of them, `N` in all.
+pub(super) const fn object_and<const N: usize>(own: &[ColumnOf]) -> [ColumnOf; N] {
+    let mut columns = [OBJECT[0]; N];
+    let mut at = 1;
+    while at < N {
+        columns[at] = if at < OBJECT.len() { OBJECT[at] } else { own[at - OBJECT.len()] };
+        at += 1;
+    }
+    columns
+}
+
+const TABLE: &[ColumnOf] = &object_and::<13>(&[
+    ("is_tracked_by_cdc", Bit, true),
+    ("is_memory_optimized", Bit, true),
+    ("temporal_type", TinyInt, true),
+    ("lob_data_space_id", Int, false),
+]);
+
 pub(super) const VIEWS: &[View] = &[
     view(
         "schemas",
@@ -50,27 +69,13 @@ pub(super) const VIEWS: &[View] = &[
         &[("name", NAME, false), ("schema_id", Int, false), ("principal_id", Int, true)],
         |look, _| Ok(look.catalog.schemas.iter().map(|(id, name)| vec![text(name), number(*id), number(1)]).collect()),
     ),
-    view("objects", "sv_objects", -102, OBJECT, |look, _| Ok(objects(look))),
-    view("all_objects", "sv_all_objects", -103, OBJECT, |look, _| Ok(objects(look))),
+    view("objects", "sv_objects", -102, &OBJECT, |look, _| Ok(objects(look))),
+    view("all_objects", "sv_all_objects", -103, &OBJECT, |look, _| Ok(objects(look))),
     view(
         "tables",
         "sv_tables",
         -104,
-        &[
-            ("name", NAME, false),
-            ("object_id", Int, false),
-            ("schema_id", Int, false),
-            ("parent_object_id", Int, false),
-            ("type", Char(2), false),
-            ("type_desc", WORD, true),
-            ("create_date", DateTime, false),
-            ("modify_date", DateTime, false),
-            ("is_ms_shipped", Bit, false),
-            ("is_tracked_by_cdc", Bit, true),
-            ("is_memory_optimized", Bit, true),
-            ("temporal_type", TinyInt, true),
-            ("lob_data_space_id", Int, false),
-        ],
+        TABLE,
         |look, _| {
             Ok(look
                 .catalog
@@ -95,8 +100,8 @@ pub(super) const VIEWS: &[View] = &[
                 .collect())
         },
     ),
-    view("views", "sv_views", -105, OBJECT, |look, _| Ok(modules(look, ModuleKind::View))),
-    view("procedures", "sv_procedures", -106, OBJECT, |look, _| Ok(modules(look, ModuleKind::Procedure))),
+    view("views", "sv_views", -105, &OBJECT, |look, _| Ok(modules(look, ModuleKind::View))),
+    view("procedures", "sv_procedures", -106, &OBJECT, |look, _| Ok(modules(look, ModuleKind::Procedure))),
     view(
         "triggers",
         "sv_triggers",
@@ -285,8 +290,7 @@ fn objects(look: &Look<'_>) -> Vec<Vec<Cell>> {
         add(&table.name, table.id, 0, "U", "USER_TABLE");
         for index in &table.indexes {
             let Some(id) = index.constraint else { continue };
-            let (kind, desc) =
-                if index.primary { ("PK", "PRIMARY_KEY_CONSTRAINT") } else { ("UQ", "UNIQUE_CONSTRAINT") };
+            let (kind, desc) = index.constraint_kind();
             add(&index.name, id, table.id, kind, desc);
         }
         for foreign in &table.foreign {
