@@ -68,7 +68,9 @@ pub struct CdcConfig {
     /// with the changes that come from now on.
     #[serde(default)]
     snapshot: Snapshot,
-    /// What happens when a table gets other columns, or its captured changes another shape: `block` (the default): its
+    /// What happens when captured changes get another shape, on SQL Server when a capture instance with other columns takes
+    /// over (a column that is only added to the table, or one captured by `change_tracking`, is simply in later documents:
+    /// ask for a snapshot to have it in all): `block` (the default): its
     /// capture waits, and says so, until somebody has decided; `switch`: it goes on in the new shape; `resnapshot`: it
     /// goes on with a new snapshot.
     #[serde(default)]

@@ -200,7 +200,7 @@ impl Facts {
             retention: self.jobs.retention,
             loses:
                 "nothing that was committed; values of max types that an update left alone, and computed columns, come \
-                    from the row as it is when the change is read; TRUNCATE is refused by the server"
+                    from the row as it is when the change is read; TRUNCATE is refused by the server, and what a partition SWITCH or WRITETEXT moves is not told"
                     .to_owned(),
             missing_rights: missing,
             statements,

@@ -43,7 +43,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// How often a read or a whole transaction is tried in all (CONTRACTS 8, transient-SQL).
 const TRIES_MAX: u32 = 3;
 
-/// How long all tries may take together.
+/// No further try begins after so long: one that has begun may take its time.
 const TRIES_TIME: Duration = Duration::from_secs(30);
 
 /// The pause before the second try; it doubles.

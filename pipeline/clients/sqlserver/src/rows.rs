@@ -3,7 +3,7 @@
 //! A document is a JSON object with the columns in table order, names in camelCase, spelled as the embedded database
 //! spells it: ids in lower case, times as RFC 3339 UTC with milliseconds, floats as the shortest text that reads back
 //! as the same number, `null` for NULL. `Forecasts` has the computed member `variance` (supply - demand) after `supply`.
-//! Beyond what that database has: `decimal` and `money` are numbers with all their digits, `date` is `2016-02-29`,
+//! Beyond what that database has: `decimal` values are numbers with all their digits, `money` with 15 of them, `date` is `2016-02-29`,
 //! `time` is `23:59:59.9999999`, binary values are `0x` and hexadecimal.
 //!
 //! A key is the text of its column as documents spell it; of a key of several columns the JSON array of them, such as
