@@ -1,0 +1,8 @@
+//! What `cdc` promises, held against the embedded database, with another program as the writer ([`place`]).
+
+mod config;
+mod loss;
+mod place;
+mod requests;
+mod snapshot;
+mod stream;
