@@ -4,7 +4,7 @@ use crate::{cases, within};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use smartpulse_clients::database::{
-    CaptureMode, Change, ChangePage, ForecastQuery, Kept, Inserted, Poll, Row, SharedDatabase, Write, Written,
+    CaptureMode, Change, ChangePage, ForecastQuery, Inserted, Kept, Poll, Row, SharedDatabase, Write, Written,
 };
 use smartpulse_pipeline::error::ErrorKind;
 use smartpulse_pipeline::{Key, Operation, Position};

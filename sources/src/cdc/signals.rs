@@ -334,11 +334,7 @@ mod tests {
     #[test]
     fn a_runway_that_is_not_known_is_told_from_one_without_end() {
         let signals = signals();
-        for (runway, is) in [
-            (Kept::For(Duration::from_secs(5)), "5"),
-            (Kept::ForGood, "inf"),
-            (Kept::Unknown, "NaN"),
-        ] {
+        for (runway, is) in [(Kept::For(Duration::from_secs(5)), "5"), (Kept::ForGood, "inf"), (Kept::Unknown, "NaN")] {
             signals.health("T", &CaptureHealth { stopped: None, runway });
             assert_eq!(signals.runway.get().to_string(), is);
         }

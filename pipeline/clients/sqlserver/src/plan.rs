@@ -61,7 +61,9 @@ async fn to_be_made(context: &Context, connection: &mut Connection, table: &str)
         table: table.to_owned(),
         server: format!("{} {}, {}", product(rows::integer(&server, 2)), text(0), text(1)),
         modes: vec![mode(CaptureMode::ChangeTracking, net), mode(CaptureMode::Cdc, all)],
-        notes: vec![format!("{table} is not there: the statements make it and all it needs; then ask for the plan again")],
+        notes: vec![format!(
+            "{table} is not there: the statements make it and all it needs; then ask for the plan again"
+        )],
     })
 }
 
@@ -286,14 +288,10 @@ impl Facts {
             return Vec::new();
         }
         let (table, mut statements) = (&self.table, Vec::new());
-        let source = format!(
-            "@source_schema = {}, @source_name = {}",
-            literal(&table.schema),
-            literal(&table.table.name)
-        );
+        let source =
+            format!("@source_schema = {}, @source_name = {}", literal(&table.schema), literal(&table.table.name));
         if let [older, _, ..] = self.instances.as_slice() {
-            statements
-                .push(format!("EXEC sys.sp_cdc_disable_table {source}, @capture_instance = {};", literal(older)));
+            statements.push(format!("EXEC sys.sp_cdc_disable_table {source}, @capture_instance = {};", literal(older)));
         }
         let free = |name: &String| {
             !self.instances.iter().chain(&self.other_instances).any(|other| other.eq_ignore_ascii_case(name))

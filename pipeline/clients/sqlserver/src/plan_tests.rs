@@ -235,7 +235,10 @@ fn another_instance_has_a_free_name_and_room() {
     assert_eq!(one.len(), 1);
     assert!(one[0].contains("@capture_instance = N'dbo_Forecasts_3'"), "{one:?}");
     let two = of(&["dbo_Forecasts", "dbo_Forecasts_2"], &[]);
-    assert!(two[0].contains("sp_cdc_disable_table") && two[0].contains("@capture_instance = N'dbo_Forecasts';"), "{two:?}");
+    assert!(
+        two[0].contains("sp_cdc_disable_table") && two[0].contains("@capture_instance = N'dbo_Forecasts';"),
+        "{two:?}"
+    );
     assert!(two[1].contains("@capture_instance = N'dbo_Forecasts_3'"), "{two:?}");
 }
 

@@ -107,7 +107,10 @@ pub const STAGING: &str = "#staging";
 pub fn staging(columns: &[&ColumnInfo]) -> String {
     let columns =
         columns.iter().enumerate().map(|(i, column)| format!(", c{i} {}{} NULL", column.holder(), column.collate()));
-    format!("BEGIN TRANSACTION;\nCREATE TABLE #staging (n int NOT NULL, g int NOT NULL{});", columns.collect::<String>())
+    format!(
+        "BEGIN TRANSACTION;\nCREATE TABLE #staging (n int NOT NULL, g int NOT NULL{});",
+        columns.collect::<String>()
+    )
 }
 
 /// Inserts what is in the staging table, where its key is absent, the first row of a key alone; one INSERT per group of

@@ -47,36 +47,30 @@ pub(super) const VIEWS: &[View] = &[
         ],
         |look, _| Ok(index_columns(look)),
     ),
-    view(
-        "key_constraints",
-        "sv_key_constraints",
-        -114,
-        KEY,
-        |look, _| {
-            let mut rows = Vec::new();
-            for table in look.catalog.tables.values() {
-                for index in &table.indexes {
-                    let Some(id) = index.constraint else { continue };
-                    let (kind, desc) = index.constraint_kind();
-                    let mut row = object(
-                        look,
-                        &index.name,
-                        id,
-                        &table.schema,
-                        table.id,
-                        kind,
-                        desc,
-                        table.created,
-                        table.modified,
-                        false,
-                    );
-                    row.extend([number(index.id), flag(index.name.contains("__"))]);
-                    rows.push(row);
-                }
+    view("key_constraints", "sv_key_constraints", -114, KEY, |look, _| {
+        let mut rows = Vec::new();
+        for table in look.catalog.tables.values() {
+            for index in &table.indexes {
+                let Some(id) = index.constraint else { continue };
+                let (kind, desc) = index.constraint_kind();
+                let mut row = object(
+                    look,
+                    &index.name,
+                    id,
+                    &table.schema,
+                    table.id,
+                    kind,
+                    desc,
+                    table.created,
+                    table.modified,
+                    false,
+                );
+                row.extend([number(index.id), flag(index.name.contains("__"))]);
+                rows.push(row);
             }
-            Ok(rows)
-        },
-    ),
+        }
+        Ok(rows)
+    }),
     view(
         "foreign_keys",
         "sv_foreign_keys",

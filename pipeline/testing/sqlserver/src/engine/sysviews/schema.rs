@@ -71,35 +71,29 @@ pub(super) const VIEWS: &[View] = &[
     ),
     view("objects", "sv_objects", -102, &OBJECT, |look, _| Ok(objects(look))),
     view("all_objects", "sv_all_objects", -103, &OBJECT, |look, _| Ok(objects(look))),
-    view(
-        "tables",
-        "sv_tables",
-        -104,
-        TABLE,
-        |look, _| {
-            Ok(look
-                .catalog
-                .tables
-                .values()
-                .map(|table| {
-                    let mut row = object(
-                        look,
-                        &table.name,
-                        table.id,
-                        &table.schema,
-                        0,
-                        "U",
-                        "USER_TABLE",
-                        table.created,
-                        table.modified,
-                        table.shipped,
-                    );
-                    row.extend([flag(!table.instances.is_empty()), flag(false), number(0), number(0)]);
-                    row
-                })
-                .collect())
-        },
-    ),
+    view("tables", "sv_tables", -104, TABLE, |look, _| {
+        Ok(look
+            .catalog
+            .tables
+            .values()
+            .map(|table| {
+                let mut row = object(
+                    look,
+                    &table.name,
+                    table.id,
+                    &table.schema,
+                    0,
+                    "U",
+                    "USER_TABLE",
+                    table.created,
+                    table.modified,
+                    table.shipped,
+                );
+                row.extend([flag(!table.instances.is_empty()), flag(false), number(0), number(0)]);
+                row
+            })
+            .collect())
+    }),
     view("views", "sv_views", -105, &OBJECT, |look, _| Ok(modules(look, ModuleKind::View))),
     view("procedures", "sv_procedures", -106, &OBJECT, |look, _| Ok(modules(look, ModuleKind::Procedure))),
     view(
