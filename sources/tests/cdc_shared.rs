@@ -38,6 +38,8 @@ async fn a_table_that_fails_or_hangs_holds_up_no_other_and_its_capture_resumes()
     for faults in [&one.script.failing, &one.script.hanging] {
         let before = one.rig.metric("capture_interruptions_total", &["Forecasts"]).unwrap();
         faults.lock().unwrap().insert("Forecasts".to_owned());
+        // A poll that was under way has ended by then.
+        one.until_metric("capture_stalled", "Forecasts", |stalled| stalled == 1.0).await;
         site.update(1);
         let version = site.writer.query_row("SELECT VersionId FROM Forecasts", [], |row| row.get(0)).unwrap();
         let unit = 200 + u64::try_from(version).unwrap();

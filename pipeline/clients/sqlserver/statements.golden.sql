@@ -11,7 +11,8 @@ SELECT t.object_id AS ObjectId, s.name AS SchemaName, t.name AS TableName,
     CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS ct WHERE ct.object_id = t.object_id) THEN 1 ELSE 0 END AS Tracking,
     t.is_tracked_by_cdc AS Cdc,
     CASE WHEN EXISTS (SELECT 1 FROM sys.triggers AS g WHERE g.parent_id = t.object_id
-        AND g.name = t.name + N'_versions_delete' AND g.is_disabled = 0) THEN 1 ELSE 0 END AS DeleteTrigger,
+        AND g.name = t.name + N'_versions_delete' AND g.is_disabled = 0
+        AND COALESCE(CHARINDEX(@P2, OBJECT_DEFINITION(g.object_id)), 1) > 0) THEN 1 ELSE 0 END AS DeleteTrigger,
     CASE WHEN EXISTS (SELECT 1 FROM sys.tables AS f WHERE f.schema_id = t.schema_id
         AND f.name = t.name + N'_truncate_guard') THEN 1 ELSE 0 END AS TruncateGuard,
     (SELECT d.snapshot_isolation_state FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS SnapshotState
@@ -40,6 +41,16 @@ JOIN sys.schemas AS s ON s.schema_id = t.schema_id
 WHERE t.is_ms_shipped = 0 AND s.name <> N'cdc'
 ORDER BY t.name
 
+-- schema: whether change data capture can be had
+SELECT CASE
+    WHEN d.is_cdc_enabled = 1 THEN 1
+    WHEN CAST(SERVERPROPERTY(N'EngineEdition') AS int) = 4 THEN 0
+    WHEN CAST(SERVERPROPERTY(N'EngineEdition') AS int) <> 5 THEN IS_SRVROLEMEMBER(N'sysadmin')
+    WHEN CAST(DATABASEPROPERTYEX(DB_NAME(), N'ServiceObjective') AS nvarchar(64)) IN (N'Basic', N'S0', N'S1', N'S2') THEN 0
+    ELSE IS_MEMBER(N'db_owner') END AS MayEnable
+FROM sys.databases AS d
+WHERE d.database_id = DB_ID()
+
 -- scan from the beginning
 SELECT TOP (@P1) [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
 FROM [dbo].[Forecasts]
@@ -54,7 +65,7 @@ ORDER BY [Id]
 -- scan of a table with a key of two columns, one of them varchar
 SELECT TOP (@P1) CAST([Re]]gion #1] AS nvarchar(20)), [Order No], [Price[EUR]]]
 FROM [dbo].[Orders]
-WHERE ([Re]]gion #1] > CAST(@P2 AS varchar(20)) OR ([Re]]gion #1] = CAST(@P2 AS varchar(20)) AND [Order No] > @P3))
+WHERE ([Re]]gion #1] > CAST(@P2 COLLATE Latin1_General_100_CI_AS AS varchar(20)) OR ([Re]]gion #1] = CAST(@P2 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND [Order No] > @P3))
 ORDER BY [Re]]gion #1], [Order No]
 
 -- get
@@ -65,7 +76,7 @@ WHERE [Id] IN (@P1, @P2, @P3, @P4)
 -- get from a table with a key of two columns
 SELECT CAST([Re]]gion #1] AS nvarchar(20)), [Order No], [Price[EUR]]]
 FROM [dbo].[Orders]
-WHERE ([Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2) OR ([Re]]gion #1] = CAST(@P3 AS varchar(20)) AND [Order No] = @P4)
+WHERE ([Re]]gion #1] = CAST(@P1 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND [Order No] = @P2) OR ([Re]]gion #1] = CAST(@P3 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND [Order No] = @P4)
 
 -- list of forecasts
 SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
@@ -158,9 +169,9 @@ DECLARE @n int;
 BEGIN TRANSACTION;
 SELECT CAST([Re]]gion #1] AS nvarchar(20)), [Order No], [Price[EUR]]]
 FROM [dbo].[Orders] WITH (UPDLOCK, HOLDLOCK)
-WHERE [Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2;
+WHERE [Re]]gion #1] = CAST(@P1 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND [Order No] = @P2;
 DELETE FROM [dbo].[Orders]
-WHERE [Re]]gion #1] = CAST(@P1 AS varchar(20)) AND [Order No] = @P2;
+WHERE [Re]]gion #1] = CAST(@P1 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND [Order No] = @P2;
 SET @n = @@ROWCOUNT;
 SELECT @n AS Changed, CAST(NULL AS bigint) AS Tombstone;
 COMMIT;
@@ -176,6 +187,7 @@ COMMIT;
 SELECT @n AS Inserted;
 
 -- staging table of a bulk insert
+BEGIN TRANSACTION;
 CREATE TABLE #staging (n int NOT NULL, g int NOT NULL, c0 uniqueidentifier NULL, c1 float NULL, c2 nvarchar(64) NULL);
 
 -- insert of what was loaded
@@ -196,19 +208,22 @@ ORDER BY s.n;
 SET @n = @n + @@ROWCOUNT;
 DROP TABLE #staging;
 SELECT @n AS Inserted;
+COMMIT;
 
 -- the same, of a table with a varchar in its key
+BEGIN TRANSACTION;
 CREATE TABLE #staging (n int NOT NULL, g int NOT NULL, c0 nvarchar(max) COLLATE Latin1_General_100_CI_AS NULL, c1 bigint NULL, c2 nvarchar(max) NULL);
 DECLARE @n bigint = 0;
 INSERT INTO [dbo].[Orders] ([Re]]gion #1], [Order No], [Price[EUR]]])
 SELECT s.c0, s.c1, CAST(s.c2 AS decimal(19,4))
 FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY c0, c1 ORDER BY n) AS r FROM #staging) AS s
 WHERE s.r = 1 AND s.g = 0
-AND NOT EXISTS (SELECT 1 FROM [dbo].[Orders] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[Re]]gion #1] = CAST(s.c0 AS varchar(20)) AND t.[Order No] = s.c1)
+AND NOT EXISTS (SELECT 1 FROM [dbo].[Orders] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[Re]]gion #1] = CAST(s.c0 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND t.[Order No] = s.c1)
 ORDER BY s.n;
 SET @n = @n + @@ROWCOUNT;
 DROP TABLE #staging;
 SELECT @n AS Inserted;
+COMMIT;
 
 -- capture: the server
 SELECT CAST(SERVERPROPERTY(N'EngineEdition') AS int) AS EngineEdition,
@@ -235,6 +250,29 @@ DECLARE @v bigint = CHANGE_TRACKING_CURRENT_VERSION();
 SELECT @v AS CurrentVersion, CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
     SYSDATETIMEOFFSET() AS ServerTime,
     (SELECT r.recovery_fork_guid FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid;
+SELECT TOP (@P2) ct.SYS_CHANGE_VERSION, ct.SYS_CHANGE_CREATION_VERSION, ct.SYS_CHANGE_OPERATION,
+    b.VersionId AS Tombstone, m.commit_time AS CommitTime,
+    ct.[Id],
+    t.[Id], t.[CompanyId], t.[ProductionUnitId], t.[ForecastDate], t.[Demand], t.[Supply], t.[ConfidenceLevel], t.[Status], t.[CreatedAt], t.[UpdatedAt], t.[UpdatedBy], t.[UpdatedVia], t.[VersionId]
+FROM CHANGETABLE(CHANGES [dbo].[Forecasts], @P3) AS ct
+LEFT JOIN [dbo].[Forecasts] AS t ON t.[Id] = ct.[Id]
+LEFT JOIN [dbo].[Tombstones] AS b
+    ON b.Section = @P4 AND b.Id = ct.[Id] AND ct.SYS_CHANGE_OPERATION = N'D'
+LEFT JOIN sys.dm_tran_commit_table AS m ON m.commit_ts = ct.SYS_CHANGE_VERSION
+WHERE ct.SYS_CHANGE_VERSION <= @v
+ORDER BY ct.SYS_CHANGE_VERSION, ct.[Id];
+SELECT CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid;
+COMMIT;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- change tracking: first page on Azure SQL
+SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
+BEGIN TRANSACTION;
+DECLARE @v bigint = CHANGE_TRACKING_CURRENT_VERSION();
+SELECT @v AS CurrentVersion, CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    CAST(NULL AS uniqueidentifier) AS RecoveryFork,
     (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid;
 SELECT TOP (@P2) ct.SYS_CHANGE_VERSION, ct.SYS_CHANGE_CREATION_VERSION, ct.SYS_CHANGE_OPERATION,
     b.VersionId AS Tombstone, m.commit_time AS CommitTime,
@@ -283,12 +321,12 @@ SELECT @v AS CurrentVersion, CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid,
     (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid;
 SELECT TOP (@P2) ct.SYS_CHANGE_VERSION, ct.SYS_CHANGE_CREATION_VERSION, ct.SYS_CHANGE_OPERATION,
     CAST(NULL AS bigint) AS Tombstone, CAST(NULL AS datetime) AS CommitTime,
-    ct.[Re]]gion #1], ct.[Order No],
+    CAST(ct.[Re]]gion #1] AS nvarchar(20)), ct.[Order No],
     CAST(t.[Re]]gion #1] AS nvarchar(20)), t.[Order No], t.[Price[EUR]]]
 FROM CHANGETABLE(CHANGES [dbo].[Orders], @P3) AS ct
 LEFT JOIN [dbo].[Orders] AS t ON t.[Re]]gion #1] = ct.[Re]]gion #1] AND t.[Order No] = ct.[Order No]
 WHERE ct.SYS_CHANGE_VERSION <= @P5
-    AND (ct.SYS_CHANGE_VERSION > @P6 OR (ct.SYS_CHANGE_VERSION = @P6 AND (ct.[Re]]gion #1] > CAST(@P7 AS varchar(20)) OR (ct.[Re]]gion #1] = CAST(@P7 AS varchar(20)) AND ct.[Order No] > @P8))))
+    AND (ct.SYS_CHANGE_VERSION > @P6 OR (ct.SYS_CHANGE_VERSION = @P6 AND (ct.[Re]]gion #1] > CAST(@P7 COLLATE Latin1_General_100_CI_AS AS varchar(20)) OR (ct.[Re]]gion #1] = CAST(@P7 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND ct.[Order No] > @P8))))
 ORDER BY ct.SYS_CHANGE_VERSION, ct.[Re]]gion #1], ct.[Order No];
 SELECT CHANGE_TRACKING_MIN_VALID_VERSION(@P1) AS MinValid;
 
@@ -298,6 +336,17 @@ SELECT sys.fn_cdc_get_max_lsn() AS MaxLsn, sys.fn_cdc_get_min_lsn(c.capture_inst
     c.capture_instance AS InstanceName,
     SYSDATETIMEOFFSET() AS ServerTime,
     (SELECT r.recovery_fork_guid FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()) AS RecoveryFork,
+    (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid
+FROM cdc.change_tables AS c
+WHERE c.source_object_id = @P1
+ORDER BY c.create_date, c.object_id
+
+-- change data capture: idle poll on Azure SQL
+SELECT sys.fn_cdc_get_max_lsn() AS MaxLsn, sys.fn_cdc_get_min_lsn(c.capture_instance) AS MinLsn,
+    c.start_lsn AS StartLsn, c.object_id AS ObjectId, c.create_date AS Created,
+    c.capture_instance AS InstanceName,
+    SYSDATETIMEOFFSET() AS ServerTime,
+    CAST(NULL AS uniqueidentifier) AS RecoveryFork,
     (SELECT d.service_broker_guid FROM sys.databases AS d WHERE d.database_id = DB_ID()) AS BrokerGuid
 FROM cdc.change_tables AS c
 WHERE c.source_object_id = @P1
@@ -359,8 +408,19 @@ SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 -- change data capture: page of a table with a max type
 SELECT TOP (@P1) x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
     m.tran_end_time AS CommitTime, CAST(NULL AS bigint) AS Before, CAST(NULL AS bigint) AS Tombstone, CASE WHEN l.[Re]]gion #1] IS NULL THEN 0 ELSE 1 END AS RowExists,
-    x.[Re]]gion #1], x.[Order No], CASE WHEN x.[__$operation] = 4 AND sys.fn_cdc_is_bit_set(3, x.[__$update_mask]) = 0
+    CAST(x.[Re]]gion #1] AS nvarchar(20)), x.[Order No], CASE WHEN x.[__$operation] = 4 AND sys.fn_cdc_is_bit_set(3, x.[__$update_mask]) = 0
         THEN l.[Price[EUR]]] ELSE x.[Price[EUR]]] END AS [Price[EUR]]]
+FROM [cdc].[dbo_Orders_CT] AS x
+LEFT JOIN cdc.lsn_time_mapping AS m ON m.start_lsn = x.[__$start_lsn]
+LEFT JOIN [dbo].[Orders] AS l ON l.[Re]]gion #1] = x.[Re]]gion #1] AND l.[Order No] = x.[Order No] AND x.[__$operation] IN (1, 2, 4)
+WHERE x.[__$start_lsn] > CAST(@P2 AS binary(10)) AND x.[__$start_lsn] <= CAST(@P3 AS binary(10)) AND x.[__$operation] <> 3
+ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation];
+SELECT sys.fn_cdc_get_min_lsn(@P5) AS MinLsn;
+
+-- change data capture: page of a table with a computed column
+SELECT TOP (@P1) x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
+    m.tran_end_time AS CommitTime, CAST(NULL AS bigint) AS Before, CAST(NULL AS bigint) AS Tombstone, CASE WHEN l.[Re]]gion #1] IS NULL THEN 0 ELSE 1 END AS RowExists,
+    CAST(x.[Re]]gion #1] AS nvarchar(20)), x.[Order No], l.[Price[EUR]]] AS [Price[EUR]]]
 FROM [cdc].[dbo_Orders_CT] AS x
 LEFT JOIN cdc.lsn_time_mapping AS m ON m.start_lsn = x.[__$start_lsn]
 LEFT JOIN [dbo].[Orders] AS l ON l.[Re]]gion #1] = x.[Re]]gion #1] AND l.[Order No] = x.[Order No] AND x.[__$operation] IN (1, 2, 4)
@@ -371,7 +431,7 @@ SELECT sys.fn_cdc_get_min_lsn(@P5) AS MinLsn;
 -- change data capture: rest of a transaction
 SELECT x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
     CAST(NULL AS datetime) AS CommitTime, p.[VersionId] AS Before, b.VersionId AS Tombstone, 1 AS RowExists,
-    x.[Id], x.[CompanyId], x.[ProductionUnitId], x.[ForecastDate], x.[Demand], x.[Supply], x.[ConfidenceLevel], x.[Status], x.[CreatedAt], x.[UpdatedAt], x.[UpdatedBy], x.[UpdatedVia], x.[VersionId]
+    x.[Id], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, x.[VersionId]
 FROM [cdc].[dbo_Forecasts_CT] AS x
 LEFT JOIN [cdc].[dbo_Forecasts_CT] AS p
     ON p.[__$start_lsn] = x.[__$start_lsn] AND p.[__$command_id] = x.[__$command_id]
@@ -382,6 +442,17 @@ WHERE x.[__$start_lsn] = CAST(@P1 AS binary(10)) AND x.[__$operation] <> 3
     AND (x.[__$command_id] > @P2 OR (x.[__$command_id] = @P2 AND (x.[__$seqval] > CAST(@P3 AS binary(10)) OR (x.[__$seqval] = CAST(@P3 AS binary(10)) AND x.[__$operation] > @P5))))
     AND ((x.[Id] = @P6)
     OR (x.[Id] = @P7))
+ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation]
+
+-- change data capture: rest of a transaction, of a key of two columns, one of them varchar
+SELECT x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation],
+    CAST(NULL AS datetime) AS CommitTime, CAST(NULL AS bigint) AS Before, CAST(NULL AS bigint) AS Tombstone, 1 AS RowExists,
+    CAST(x.[Re]]gion #1] AS nvarchar(20)), x.[Order No], NULL
+FROM [cdc].[dbo_Orders_CT] AS x
+WHERE x.[__$start_lsn] = CAST(@P1 AS binary(10)) AND x.[__$operation] <> 3
+    AND (x.[__$command_id] > @P2 OR (x.[__$command_id] = @P2 AND (x.[__$seqval] > CAST(@P3 AS binary(10)) OR (x.[__$seqval] = CAST(@P3 AS binary(10)) AND x.[__$operation] > @P5))))
+    AND ((x.[Re]]gion #1] = CAST(@P6 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND x.[Order No] = @P7)
+    OR (x.[Re]]gion #1] = CAST(@P8 COLLATE Latin1_General_100_CI_AS AS varchar(20)) AND x.[Order No] = @P9))
 ORDER BY x.[__$start_lsn], x.[__$command_id], x.[__$seqval], x.[__$operation]
 
 -- change data capture: mark of a moment
@@ -414,7 +485,11 @@ SELECT (SELECT TOP (1) m.tran_end_time FROM cdc.lsn_time_mapping AS m
     SYSDATETIMEOFFSET() AS ServerTime
 
 -- health: jobs
-IF HAS_PERMS_BY_NAME(N'msdb.dbo.cdc_jobs', N'OBJECT', N'SELECT') = 1
+IF OBJECT_ID(N'[cdc].[cdc_jobs]', N'U') IS NOT NULL AND HAS_PERMS_BY_NAME(N'[cdc].[cdc_jobs]', N'OBJECT', N'SELECT') = 1
+    EXEC(N'SELECT j.job_type AS JobType, j.retention AS RetentionMinutes, j.pollinginterval AS PollingSeconds,
+        j.maxtrans AS TransactionsMax, j.maxscans AS ScansMax, j.continuous AS Endless
+        FROM cdc.cdc_jobs AS j WHERE j.database_id = DB_ID() ORDER BY j.job_type');
+ELSE IF HAS_PERMS_BY_NAME(N'msdb.dbo.cdc_jobs', N'OBJECT', N'SELECT') = 1
     EXEC(N'SELECT j.job_type AS JobType, j.retention AS RetentionMinutes, j.pollinginterval AS PollingSeconds,
         j.maxtrans AS TransactionsMax, j.maxscans AS ScansMax, j.continuous AS Endless
         FROM msdb.dbo.cdc_jobs AS j WHERE j.database_id = DB_ID() ORDER BY j.job_type');
@@ -445,8 +520,16 @@ SELECT CAST(SERVERPROPERTY(N'ProductVersion') AS nvarchar(128)) AS ProductVersio
     HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') AS MayViewState,
     IS_MEMBER(N'db_owner') AS IsOwner,
     CASE WHEN OBJECT_ID(N'[dbo].[SmartPulseCapture]', N'U') IS NULL THEN 0 ELSE 1 END AS HasLedger,
-    HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'UPDATE') AS MayKeepLedger,
-    HAS_PERMS_BY_NAME(N'cdc', N'SCHEMA', N'SELECT') AS MayReadCdc
+    CASE WHEN HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'SELECT') = 1
+        AND HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'INSERT') = 1
+        AND HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseCapture]', N'OBJECT', N'UPDATE') = 1 THEN 1 ELSE 0 END AS MayKeepLedger,
+    HAS_PERMS_BY_NAME(N'cdc', N'SCHEMA', N'SELECT') AS MayReadCdc,
+    CASE WHEN OBJECT_ID(N'[dbo].[Tombstones]', N'U') IS NULL THEN 0 ELSE 1 END AS HasTombstones,
+    HAS_PERMS_BY_NAME(N'[dbo].[Tombstones]', N'OBJECT', N'SELECT') AS MayReadTombstones,
+    CASE WHEN EXISTS (SELECT 1 FROM sys.tables AS w
+        WHERE w.object_id = OBJECT_ID(N'[dbo].[SmartPulseWatermark]', N'U') AND w.is_tracked_by_cdc = 1) THEN 1 ELSE 0 END AS HasWatermark,
+    HAS_PERMS_BY_NAME(N'[dbo].[SmartPulseWatermark]', N'OBJECT', N'UPDATE') AS MayMark,
+    HAS_PERMS_BY_NAME(NULL, NULL, N'VIEW SERVER STATE') AS MayViewServer
 FROM sys.databases AS d
 WHERE d.database_id = DB_ID()
 
@@ -457,6 +540,11 @@ SELECT HAS_PERMS_BY_NAME(@P2, N'OBJECT', N'SELECT') AS MayRead,
 FROM (SELECT 1 AS One) AS o
 LEFT JOIN sys.triggers AS g ON g.parent_id = @P1
 ORDER BY g.name
+
+-- plan: capture instances
+SELECT t.capture_instance AS InstanceName, CASE WHEN t.source_object_id = @P1 THEN 1 ELSE 0 END AS Own
+FROM cdc.change_tables AS t
+ORDER BY t.create_date, t.object_id
 
 -- plan: absent columns
 SELECT c.name AS ColumnName
@@ -517,8 +605,9 @@ FROM [dbo].[SmartPulseCapture]
 ORDER BY Id;
 
 -- schema
--- The database on SQL Server 2017 and later, and on Azure SQL. Safe to run again: only what is missing is made.
--- `smartpulse` runs these files itself where its login may (GO separates batches); `smartpulse plan` prints them for
+-- The database on SQL Server 2017 and later, and on Azure SQL. Safe to run again: tables, indexes and capture are made where
+-- they are missing; triggers and procedures are replaced by these. `smartpulse dev database` runs these files (GO
+-- separates batches), without change data capture where it cannot be had; `smartpulse plan` prints what is missing, for
 -- somebody who may.
 --
 -- Order: schema.sql, database.sql, then versions.sql and capture.sql for each captured table, procedures.sql.
@@ -744,22 +833,22 @@ END;
 -- The rules of VersionId for one captured table, kept by triggers, whoever writes. A template: dbo, Forecasts,
 -- Id and forecast are names.
 --
--- An UPDATE that leaves VersionId alone is bumped by one. A DELETE leaves a tombstone with the last version + 1. An INSERT of
--- a key with a tombstone goes on behind it. All of it is set-based, and a nested UPDATE of no rows ends at once, so
--- that RECURSIVE_TRIGGERS does no harm.
+-- An UPDATE that leaves VersionId alone is bumped by one, and one that sets it to anything but the next is refused. A DELETE
+-- leaves a tombstone with the last version + 1. An INSERT of a key with a tombstone goes on behind it, or higher where it
+-- says so. All of it is set-based, and a nested UPDATE of no rows ends at once, so that RECURSIVE_TRIGGERS does no harm.
 
 CREATE OR ALTER TRIGGER [dbo].[Forecasts_versions_insert] ON [dbo].[Forecasts] AFTER INSERT AS
 BEGIN
     SET NOCOUNT ON;
     IF NOT EXISTS (SELECT 1 FROM inserted AS i
                    JOIN dbo.Tombstones AS b ON b.Section = N'forecast' AND b.Id = i.[Id]
-                   WHERE i.VersionId <> b.VersionId + 1)
+                   WHERE i.VersionId <= b.VersionId)
         RETURN;
     UPDATE t SET VersionId = b.VersionId + 1
         FROM [dbo].[Forecasts] AS t
         JOIN inserted AS i ON i.[Id] = t.[Id]
         JOIN dbo.Tombstones AS b ON b.Section = N'forecast' AND b.Id = t.[Id]
-        WHERE t.VersionId <> b.VersionId + 1;
+        WHERE t.VersionId <= b.VersionId;
 END;
 
 -- schema of a captured table
@@ -770,11 +859,11 @@ BEGIN
         RETURN;
     IF EXISTS (SELECT 1 FROM inserted AS i WHERE NOT EXISTS (SELECT 1 FROM deleted AS d WHERE d.[Id] = i.[Id]))
         THROW 50001, N'the Id of a row of Forecasts cannot change: delete the row and insert another', 1;
-    IF EXISTS (SELECT 1 FROM inserted AS i
-               JOIN deleted AS d ON d.[Id] = i.[Id]
-               WHERE i.VersionId <> d.VersionId AND i.VersionId <> d.VersionId + 1
-               AND NOT EXISTS (SELECT 1 FROM dbo.Tombstones AS b
-                               WHERE b.Section = N'forecast' AND b.Id = i.[Id] AND b.VersionId + 1 = i.VersionId))
+    -- Only the trigger above leaves versions out.
+    IF COALESCE(TRIGGER_NESTLEVEL(OBJECT_ID(N'[dbo].[Forecasts_versions_insert]'), 'AFTER', 'DML'), 0) = 0
+        AND EXISTS (SELECT 1 FROM inserted AS i
+                    JOIN deleted AS d ON d.[Id] = i.[Id]
+                    WHERE i.VersionId <> d.VersionId AND i.VersionId <> d.VersionId + 1)
         THROW 50002, N'VersionId of Forecasts rises by exactly 1: leave it out, or set it to VersionId + 1', 1;
     UPDATE t SET VersionId = t.VersionId + 1
         FROM [dbo].[Forecasts] AS t

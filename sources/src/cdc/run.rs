@@ -209,8 +209,11 @@ impl CdcSource {
         let newest = events.last().and_then(|event| event.commit_time);
         let stream = Some(next.stream().position());
         state.table.signals.captured(newest, !more && matches!(next, Phase::Stream { .. }), stream);
-        if state.phase.as_ref() != Some(&next) {
+        // A position alone moves with any change in the database.
+        if !events.is_empty() || !unreadable.is_empty() {
             state.last_change = Instant::now();
+        }
+        if state.phase.as_ref() != Some(&next) {
             let first = state.phase.is_none();
             state.phase = Some(next);
             if first && let Some(request) = state.table.lease.request() {

@@ -1,7 +1,7 @@
 //! Positions that clean-up has passed.
 
 use crate::place::{BOTH, FORECASTS, Place, checked, document, forecast, number, plain};
-use smartpulse_pipeline::Operation::{Delete, Insert, Update};
+use smartpulse_pipeline::Operation::{self, Delete, Insert, Update};
 
 /// Rows change and vanish while the graph is down, and the log forgets about it.
 async fn lose_the_position(place: &Place, yaml: &str) -> smartpulse_pipeline::topology::Summary {
@@ -25,24 +25,26 @@ async fn lose_the_position(place: &Place, yaml: &str) -> smartpulse_pipeline::to
     graph.stop().await.unwrap()
 }
 
+/// What is told then, where nothing is checked.
+const TOLD: [(u64, i64, Operation, bool); 10] = [
+    (2, 2, Delete, true),
+    (4, 2, Delete, true),
+    (5, 2, Delete, true),
+    (1, 3, Insert, true),
+    (3, 2, Insert, true),
+    (4, 3, Insert, true),
+    (6, 1, Insert, true),
+    (7, 1, Insert, true),
+    (8, 1, Insert, true),
+    (1, 4, Update, false),
+];
+
 #[tokio::test]
 async fn a_position_that_clean_up_has_passed_leads_to_a_new_snapshot_that_also_tells_of_vanished_rows() {
     let place = Place::new().await;
     // Two at a time, so that tombstones and rows take several pages.
     let summary = lose_the_position(&place, &plain(&format!("changes_max: 2, {FORECASTS}"))).await;
-    let expected = [
-        (2, 2, Delete, true),
-        (4, 2, Delete, true),
-        (5, 2, Delete, true),
-        (1, 3, Insert, true),
-        (3, 2, Insert, true),
-        (4, 3, Insert, true),
-        (6, 1, Insert, true),
-        (7, 1, Insert, true),
-        (8, 1, Insert, true),
-        (1, 4, Update, false),
-    ];
-    assert_eq!(place.told(), expected);
+    assert_eq!(place.told(), TOLD);
     for event in place.events().iter().filter(|event| event.operation != Delete) {
         let demand = event.version.to_string().parse().unwrap();
         let demand = if number(event) == 4 { 1.0 } else { demand };
@@ -55,16 +57,8 @@ async fn a_position_that_clean_up_has_passed_leads_to_a_new_snapshot_that_also_t
 async fn after_a_lost_position_only_what_differs_passes_the_version_check_and_no_version_goes_back() {
     let place = Place::new().await;
     let summary = lose_the_position(&place, &checked(&format!("changes_max: 2, {FORECASTS}"))).await;
-    let expected = [
-        (2, 2, Delete, true),
-        (4, 2, Delete, true),
-        (5, 2, Delete, true),
-        (1, 3, Insert, true),
-        (3, 2, Insert, true),
-        (4, 3, Insert, true),
-        (8, 1, Insert, true),
-        (1, 4, Update, false),
-    ];
+    let differs = |told: &&(u64, i64, Operation, bool)| ![6, 7].contains(&told.0);
+    let expected: Vec<_> = TOLD.iter().filter(differs).copied().collect();
     assert_eq!(place.told(), expected);
     assert_eq!((summary.noted("gap"), summary.noted("conflict")), (1, 0), "version 2 of the first was never seen");
 }

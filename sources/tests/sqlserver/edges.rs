@@ -9,7 +9,7 @@ use smartpulse_pipeline::Position;
 use smartpulse_pipeline::state::DeadLetterFilter;
 use smartpulse_sqlserver::capture::position::{CdcPosition, CtAt, CtPosition};
 use smartpulse_stand_in::faults::Fault;
-use smartpulse_testing::uuid;
+use smartpulse_testing::{uuid, within};
 use std::sync::Arc;
 
 /// A table without triggers: nothing keeps its versions, and its deletes leave no tombstones.
@@ -214,10 +214,41 @@ async fn a_delete_without_a_tombstone_of_a_table_that_leaves_them_is_a_dead_lett
     process.until_told(2, 2).await;
     graph.stop().await.unwrap();
     assert_eq!(process.told(), [(2, 2, Delete, false)]);
-    let letters = process.rig.store.dead_letters(&DeadLetterFilter::default()).await.unwrap();
+    let letters =
+        process.rig.store.dead_letters(&DeadLetterFilter { limit: 10, ..DeadLetterFilter::default() }).await.unwrap();
     let about: Vec<_> = letters.iter().map(|stored| (stored.letter.key.clone(), &stored.letter.reason)).collect();
     assert_eq!(about.len(), 1, "{about:?}");
     assert_eq!(about[0].0.as_deref(), Some(&*uuid(1)));
     assert!(about[0].1.contains("left no tombstone"), "{}", about[0].1);
     log.assert_says(&["ERROR", "left no tombstones", "Forecasts"]);
+}
+
+#[tokio::test]
+async fn a_quiet_table_beside_a_busy_one_is_polled_seldom() {
+    let site = Site::new().await;
+    site.run(format!(
+        "INSERT INTO dbo.ProductionUnits (Id, CompanyId, ProviderId, Name, Kind, CapacityMw)
+         VALUES ('{0}', '{0}', '{0}', N'U', N'wind', 9.0);",
+        uuid(101)
+    ))
+    .await;
+    let process = site.process();
+    let stages = "idle_stages: [{ after_s: 1, interval_ms: 5000 }]";
+    let graph = process.rig.start(&plain(CaptureMode::ChangeTracking, &format!("{stages}, {FORECASTS}"))).await;
+    site.until_streaming().await;
+    let polls = || process.rig.metric("database_queries_total", &["db", "changes"]).unwrap_or_default();
+    // So many writes take several of the intervals that a table with changes is polled in.
+    let rests = async {
+        loop {
+            let before = polls();
+            for _ in 0..200 {
+                site.run("UPDATE dbo.ProductionUnits SET CapacityMw = CapacityMw + 1;").await;
+            }
+            if polls() - before <= 1.0 {
+                return;
+            }
+        }
+    };
+    within("the quiet table rests", rests).await;
+    graph.stop().await.unwrap();
 }

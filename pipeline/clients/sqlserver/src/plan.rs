@@ -4,6 +4,7 @@
 //! a DBA runs as they stand, in the captured database, with the tables that triggers and capture need before those that
 //! need them. Names are quoted. Who owns the database is granted nothing: the server refuses it, and there is no need.
 
+mod absent;
 mod facts;
 
 pub use facts::{Facts, Rights, facts};
@@ -11,11 +12,8 @@ pub use facts::{Facts, Rights, facts};
 use crate::capture::AZURE;
 use crate::capture::health::Jobs;
 use crate::catalogue::{Kind, literal, quote};
-use crate::connection::Connection;
 use crate::database::Context;
-use crate::errors::Outcome;
 use crate::retrying;
-use crate::rows;
 use crate::statements::{self, CapturedTable, schema_batches, table_batches};
 use smartpulse_clients::database::{CaptureMode, CapturePlan, Kept, ModePlan};
 use smartpulse_pipeline::error::{ErrorKind, Result};
@@ -33,38 +31,10 @@ pub async fn capture_plan(context: &Context, table: &str) -> Result<CapturePlan>
     match facts {
         Ok(facts) => Ok(facts.plan()),
         Err(error) if error.kind() == ErrorKind::Rejected && statements::makes(table) => {
-            retrying!(context.pool, "plan", c => to_be_made(context, c, table).await)
+            retrying!(context.pool, "plan", c => absent::plan(context, c, table).await)
         }
         Err(error) => Err(error),
     }
-}
-
-/// The plan of a table that is not there, and that the schema makes.
-async fn to_be_made(context: &Context, connection: &mut Connection, table: &str) -> Outcome<CapturePlan> {
-    let server = facts::server(connection).await?;
-    let text = |place| rows::text(&server, place).unwrap_or_default();
-    let section = context.config.section(table);
-    let captured = CapturedTable { schema: "dbo", table, key: "Id", section, versions: true };
-    let all: Vec<String> = schema_batches().into_iter().chain(table_batches(&captured)).collect();
-    let unknown = "known when the table is there";
-    let mode = |mode, statements| ModePlan {
-        mode,
-        enabled: false,
-        latency_floor: unknown.to_owned(),
-        retention: Kept::Unknown,
-        loses: unknown.to_owned(),
-        missing_rights: Vec::new(),
-        statements,
-    };
-    let net = all.iter().filter(|batch| !statements::is_cdc(batch)).cloned().collect();
-    Ok(CapturePlan {
-        table: table.to_owned(),
-        server: format!("{} {}, {}", product(rows::integer(&server, 2)), text(0), text(1)),
-        modes: vec![mode(CaptureMode::ChangeTracking, net), mode(CaptureMode::Cdc, all)],
-        notes: vec![format!(
-            "{table} is not there: the statements make it and all it needs; then ask for the plan again"
-        )],
-    })
 }
 
 fn product(engine: Option<i64>) -> &'static str {
