@@ -81,7 +81,7 @@ pub(super) struct CdcSource {
 enum Outcome {
     Leased(Holding),
     LeaseEnded,
-    Stepped(Step),
+    Stepped(Box<Step>),
     Failed(Error),
 }
 
@@ -132,7 +132,7 @@ impl CdcSource {
                     self.await_lease(at, turns);
                     return Ok(());
                 }
-                let wait = self.stepped(at, step, cx).await?;
+                let wait = self.stepped(at, *step, cx).await?;
                 self.take_request(at, cx).await?;
                 self.begin(at, wait, turns);
             }
@@ -266,7 +266,8 @@ impl CdcSource {
                 }
                 table.signals.poll_begins();
                 let reader = Reader { table: &table, epoch, known };
-                reader.step(phase, held).await.map_or_else(Outcome::Failed, Outcome::Stepped)
+                let step = reader.step(phase, held).await;
+                step.map_or_else(Outcome::Failed, |step| Outcome::Stepped(Box::new(step)))
             };
             (at, unless_ended(stepping, table.lease.lost(epoch)).await)
         });

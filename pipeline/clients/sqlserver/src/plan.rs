@@ -15,7 +15,7 @@ use crate::catalogue::{Kind, literal, quote};
 use crate::database::Context;
 use crate::retrying;
 use crate::statements::{self, CapturedTable, schema_batches, table_batches};
-use smartpulse_clients::database::{CaptureMode, CapturePlan, Kept, ModePlan};
+use smartpulse_clients::database::{CaptureMode, CapturePlan, ModePlan};
 use smartpulse_pipeline::error::{ErrorKind, Result};
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::catalogue::TableInfo;
 use crate::catalogue::tests::{forecasts, orders};
+use smartpulse_clients::database::Kept;
 use std::sync::Arc;
 
 const HOUR: Duration = Duration::from_secs(3_600);

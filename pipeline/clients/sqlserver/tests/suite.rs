@@ -141,6 +141,10 @@ impl DatabaseFixture for Real {
         true
     }
 
+    fn records_changes(&self) -> bool {
+        false
+    }
+
     fn idle_positions_move(&self) -> bool {
         true
     }
