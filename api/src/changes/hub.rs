@@ -12,7 +12,7 @@ use super::{Feed, OWNERS_MAX, TABLE};
 use moka::ops::compute::Op;
 use smartpulse_clients::bus::{Acker, InitialPosition, Message, SharedBus, Subscribe, SubscriptionType};
 use smartpulse_json::Document;
-use smartpulse_pipeline::error::{Error, Result};
+use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use smartpulse_pipeline::message::decode_change;
 use smartpulse_pipeline::{Key, Operation, Timestamp};
 use std::sync::Arc;
@@ -49,7 +49,13 @@ impl Feed {
             };
             if let Err(error) = outcome {
                 tracing::warn!(error = error.chain(), "changes are not heard");
-                let why = format!("{error}; instances that share a bus need a name each: api.streams.instance");
+                let why = match error.kind() {
+                    // The subscription is another instance's.
+                    ErrorKind::Rejected => {
+                        format!("{error}; instances that share a bus need a name each: api.streams.instance")
+                    }
+                    _ => error.to_string(),
+                };
                 self.readiness.degraded("changes", &why);
             }
             tokio::select! {

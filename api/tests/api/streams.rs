@@ -193,7 +193,9 @@ impl Client {
 
     async fn hears(&mut self, expected: &[(&str, &str)]) {
         for (key, text) in expected {
-            assert_eq!(self.next().await, Some(((*key).to_owned(), (*text).to_owned())));
+            // Heartbeats alone are no answer.
+            let told = timeout(PATIENCE, self.next()).await.unwrap_or_else(|_| panic!("{text} of {key} in time"));
+            assert_eq!(told, Some(((*key).to_owned(), (*text).to_owned())));
         }
     }
 }
