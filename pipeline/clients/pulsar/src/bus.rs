@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use pulsar::proto::ServerError;
 use pulsar::{ConsumerOptions, Error as PulsarError, SubType, consumer::InitialPosition as Start};
 use smartpulse_clients::bus::{Bus, Consumer, InitialPosition, Outgoing, Subscribe, SubscriptionType};
+use smartpulse_pipeline::Timestamp;
 use smartpulse_pipeline::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +49,7 @@ struct Subscription {
 }
 
 impl PulsarBus {
-    /// Connects.
+    /// Connects, or will when somebody answers.
     ///
     /// # Errors
     /// As [`Link::open`] says.
@@ -86,7 +87,7 @@ impl PulsarBus {
                 Ok(consumer) => return Ok(consumer),
                 Err(error) if answer(&error) != Some(ServerError::ConsumerBusy) => return Err(explain(&tried, &error)),
                 Err(error) if tries == TAKEN_RETRIES => {
-                    return Err(Error::rejected(format!(
+                    return Err(Error::unavailable(format!(
                         "cannot {tried}: it is taken, by an exclusive consumer or by consumers of another type; stop them, or use another \
                          subscription or type (failover, key_shared)"
                     ))
@@ -125,57 +126,47 @@ impl Bus for PulsarBus {
         let (output, messages) = mpsc::channel(self.config.prefetch_messages as usize);
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let tenure = Arc::new(Tenure::default());
-        subscription.add(&tenure);
-        let dead_letter_topic = self.config.dead_letter_topic(&subscribe.topic, &subscribe.subscription);
         let mut polling = Polling {
             consumer,
             topic: (subscribe.topic.as_str().into(), self.namespace.topic(&subscribe.topic)?),
             patience: self.config.operation_timeout() * 2,
             deliveries: Arc::clone(&subscription.deliveries),
             producers: Arc::clone(&self.producers),
-            dead_letters: DeadLetters {
-                topic: dead_letter_topic,
-                subscription: subscribe.subscription.clone(),
-                max_redeliveries: self.config.max_redeliveries,
-            },
+            link: Arc::clone(&self.link),
+            dead_letters: DeadLetters::new(Arc::clone(&self.link), &self.config, &subscribe),
             output,
             commands: queue,
             overflow: VecDeque::new(),
             batches: Batches::default(),
             delayed: BTreeMap::new(),
             delayed_count: 0,
+            partitions: 0,
+            looks: 0,
             connected_since: Vec::new(),
             last: HashMap::new(),
             heard: Instant::now(),
             subscribe,
         };
-        polling.look().await?;
+        polling.open().await?;
+        subscription.add(&tenure);
         let acker = Arc::new(PulsarAcker { commands, kind: polling.subscribe.kind });
         let deliveries = Arc::clone(&polling.deliveries);
-        let own = Arc::clone(&tenure);
-        tokio::spawn(async move {
-            polling.run(own.told_to_finish()).await;
-            own.end();
-        });
+        let own = Ending(Arc::clone(&tenure));
+        tokio::spawn(async move { polling.run(own.0.told_to_finish()).await });
         Ok(Box::new(PulsarConsumer { messages, failed: None, deliveries, acker, tenure }))
     }
 
     async fn create_subscription(&self, subscribe: &Subscribe) -> Result<()> {
-        let name = &subscribe.subscription;
-        if !subscribe.durable {
-            return Err(Error::rejected(format!("subscription {name} is not durable: it begins with its consumer")));
-        }
-        let tried = format!("create subscription {name} of {}", subscribe.topic);
-        let topic = self.namespace.topic(&subscribe.topic)?;
-        let opened = self.link.answer(&tried, |client| open(client, &topic, subscribe, &self.config)).await?;
-        let mut consumer = match opened {
-            Ok(consumer) => consumer,
-            // It has a consumer, so it is there.
-            Err(error) if answer(&error) == Some(ServerError::ConsumerBusy) => return Ok(()),
-            Err(error) => return Err(explain(&tried, &error)),
-        };
-        let (patience, mut dropped) = (self.config.operation_timeout() * 2, VecDeque::new());
-        ask(&mut consumer, &mut dropped, patience, &tried, async |consumer| consumer.close().await).await
+        create_subscription(&self.link, &self.config, subscribe).await
+    }
+}
+
+/// Ends a tenure, also where its task panics: the next consumer waits for it.
+struct Ending(Arc<Tenure>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -189,6 +180,24 @@ impl Subscription {
         tenures.retain(|tenure| !tenure.has_ended());
         tenures.iter().filter(|tenure| tenure.is_abandoned()).cloned().collect()
     }
+}
+
+/// Creates a subscription that keeps what is published from now on.
+pub(crate) async fn create_subscription(link: &Link, config: &PulsarConfig, subscribe: &Subscribe) -> Result<()> {
+    let name = &subscribe.subscription;
+    if !subscribe.durable {
+        return Err(Error::rejected(format!("subscription {name} is not durable: it begins with its consumer")));
+    }
+    let tried = format!("create subscription {name} of {}", subscribe.topic);
+    let topic = config.namespace().topic(&subscribe.topic)?;
+    let mut consumer = match link.answer(&tried, |client| open(client, &topic, subscribe, config)).await? {
+        Ok(consumer) => consumer,
+        // It has a consumer, so it is there.
+        Err(error) if answer(&error) == Some(ServerError::ConsumerBusy) => return Ok(()),
+        Err(error) => return Err(explain(&tried, &error)),
+    };
+    let (patience, mut dropped) = (config.operation_timeout() * 2, VecDeque::new());
+    ask(&mut consumer, &mut dropped, patience, &tried, async |consumer| consumer.close().await).await
 }
 
 async fn open(
@@ -211,6 +220,10 @@ async fn open(
         SubscriptionType::Failover => SubType::Failover,
         SubscriptionType::KeyShared => SubType::KeyShared,
     };
+    let options = match subscribe.kind {
+        SubscriptionType::Failover => options.with_priority_level(arrival()),
+        _ => options,
+    };
     client
         .consumer()
         .with_topic(topic)
@@ -221,4 +234,12 @@ async fn open(
         .with_options(options)
         .build()
         .await
+}
+
+/// The rank of a consumer that comes now: its second since 2024. Of a failover subscription the broker serves the lowest rank,
+/// so it stays with who came first, and with his operators' state, until he ends; without ranks each that comes or goes may
+/// move it.
+fn arrival() -> i32 {
+    const SINCE: i64 = 1_704_067_200_000;
+    i32::try_from((Timestamp::now().as_millis() - SINCE) / 1_000).unwrap_or(i32::MAX)
 }

@@ -30,6 +30,11 @@ pub fn answer(error: &PulsarError) -> Option<ServerError> {
 #[must_use]
 pub fn explain(tried: &str, error: &PulsarError) -> Error {
     let explained = match answer(error) {
+        _ if matches!(error, PulsarError::Consumer(ConsumerError::Io(_))) => Error::unavailable(format!(
+            "cannot {tried}: the next message is compressed with a codec that cannot be read here (ZLIB and SNAPPY cannot), or \
+             damaged; let its producer use LZ4, ZSTD or none, and pass over it with `pulsar-admin topics skip -n 1 -s \
+             <subscription> <topic>`"
+        )),
         Some(ServerError::AuthenticationError) => Error::unavailable(format!(
             "cannot {tried}: pulsar refuses the token; check `token` of the bus resource, and that it has not expired"
         )),
@@ -72,6 +77,11 @@ mod tests {
                 PulsarError::Producer(ProducerError::Connection(broker(ServerError::TopicTerminatedError))),
                 ErrorKind::Rejected,
                 "never",
+            ),
+            (
+                PulsarError::Consumer(ConsumerError::Io(std::io::Error::other("incomplete deflate stream"))),
+                ErrorKind::Unavailable,
+                "pulsar-admin topics skip",
             ),
             (PulsarError::Consumer(ConsumerError::Closed), ErrorKind::Unavailable, "away"),
             (PulsarError::Connection(ConnectionError::Disconnected), ErrorKind::Unavailable, "away"),

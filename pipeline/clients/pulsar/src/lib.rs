@@ -14,14 +14,17 @@
 //!   there, and a repetition sends them again: consumers compare versions.
 //! - An ack is at least queued when `ack` returns. One that is lost with its connection brings the message again. Once the
 //!   consumer is dropped, as at shutdown, `ack` returns when the broker has the ack.
-//! - A consumer fails, and is to be opened again, when its stream ends, when the broker no longer knows it, when a backlog
-//!   does not move, and, where it is not durable, when the client has silently subscribed anew: messages may be missing
+//! - A consumer fails, and is to be opened again, when its stream or that of a partition ends, when partitions were added, when
+//!   the broker no longer knows it, when a backlog does not move, and, where it is not durable, when the client has silently subscribed anew: messages may be missing
 //!   then, and nothing else would say so.
 //! - `nack` is for shared subscriptions. Where order counts it is refused: what comes after is already on its way. The runtime
 //!   tries again in process instead, and what can never succeed goes to the graph's own dead letters.
 //! - Key_Shared keeps the order of a key while consumers join. When one leaves with messages in its hands, the broker may
 //!   give later ones of a key to the next consumer before it repeats these (apache/pulsar#12885): consumers compare versions,
-//!   here as everywhere. Failover has no such exception.
+//!   here as everywhere. Failover has no such exception: it stays, with all partitions, with the consumer that came first
+//!   until that ends.
+//! - A subscription that is taken is unavailable, and may be free later. So is everything while no broker is there, from the
+//!   start; only a refused token, or certificate, is fatal then.
 //!
 //! Security: the client decompresses without a limit (32 KB can become 1 GiB). Who may publish to these topics must be
 //! authorized, and the process needs a memory limit from its environment.

@@ -40,10 +40,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Reads what connecting needs and connects.
+    /// Reads what connecting needs and connects. Where nobody answers, the first call that is answered connects: an outage
+    /// at the start is no other than one later.
     ///
     /// # Errors
-    /// Fatal for a token that is refused or a file that cannot be read; unavailable when nobody answers.
+    /// Fatal for a token that is refused or a file that cannot be read.
     pub async fn open(config: &PulsarConfig) -> Result<Self> {
         // Where several providers are compiled in, rustls does not choose by itself. An earlier choice stands.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -55,16 +56,20 @@ impl Link {
             None => None,
         };
         let link = Self { config: config.clone(), authorities, current: Mutex::default() };
-        link.client().await.map_err(|refusal| match refusal {
-            Refusal::Client(reason) => Error::fatal(reason),
-            Refusal::Away(reason) => Error::unavailable(reason),
-        })?;
+        match link.client(&link.current()).await {
+            Ok(_) => {}
+            Err(Refusal::Client(reason)) => return Err(Error::fatal(reason)),
+            Err(Refusal::Away(reason)) => tracing::warn!(reason, "pulsar is away; what needs it waits"),
+        }
         Ok(link)
     }
 
-    /// The client, connected if it was not.
-    async fn client(&self) -> Result<Client, Refusal> {
-        let cell = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    fn current(&self) -> Arc<OnceCell<Client>> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The client of a cell, connected if it was not.
+    async fn client(&self, cell: &OnceCell<Client>) -> Result<Client, Refusal> {
         cell.get_or_try_init(|| self.connect()).await.cloned()
     }
 
@@ -134,17 +139,21 @@ impl Link {
     where
         F: Future<Output = Result<T, PulsarError>>,
     {
-        let client = self.client().await.map_err(Refusal::error)?;
+        let current = self.current();
+        let client = self.client(&current).await.map_err(Refusal::error)?;
         if let Ok(answered) = tokio::time::timeout(self.patience(), call(client)).await {
             return Ok(answered);
         }
-        self.discard();
+        self.discard(&current);
         Err(Error::unavailable(format!("cannot {tried}: pulsar did not answer within {:?}", self.patience())))
     }
 
-    /// Throws the client away: the next call makes a new one.
-    pub fn discard(&self) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    /// Throws a client away, if it was not before: the next call makes a new one.
+    fn discard(&self, used: &Arc<OnceCell<Client>>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, used) {
+            *current = Arc::default();
+        }
     }
 }
 

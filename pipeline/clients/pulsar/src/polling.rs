@@ -7,6 +7,7 @@ use crate::dead_letter::DeadLetters;
 use crate::deliveries::Deliveries;
 use crate::errors::explain;
 use crate::ids::{Batches, Place};
+use crate::link::{Client, Link};
 use crate::names::partition;
 use crate::producer::Producers;
 use bytes::Bytes;
@@ -28,6 +29,9 @@ type Item = Option<Result<Delivered<Vec<u8>>, PulsarError>>;
 
 /// How often the broker is asked about the consumer: a fan-out that silently missed messages is stale for this long.
 const WATCH: Duration = Duration::from_secs(2);
+
+/// Every which look asks for partitions that were added: producers learn of them within a minute, and use them.
+const PARTITIONS_EVERY: u32 = 5;
 
 /// A backlog that does not move for this long, while the broker may send, is a hang.
 const HANG: Duration = Duration::from_secs(10);
@@ -58,6 +62,7 @@ pub(crate) struct Polling {
     pub(crate) patience: Duration,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) producers: Arc<Producers>,
+    pub(crate) link: Arc<Link>,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) output: mpsc::Sender<Result<Message>>,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -65,6 +70,9 @@ pub(crate) struct Polling {
     pub(crate) batches: Batches,
     pub(crate) delayed: BTreeMap<(Instant, u64), Place>,
     pub(crate) delayed_count: u64,
+    /// How many the topic had when it was subscribed to; 0 where it has none.
+    pub(crate) partitions: u32,
+    pub(crate) looks: u32,
     /// When the broker took the consumer in, per partition: it changes when the client subscribes anew.
     pub(crate) connected_since: Vec<Option<String>>,
     /// The last message of each partition.
@@ -73,6 +81,18 @@ pub(crate) struct Polling {
 }
 
 impl Polling {
+    /// Learns what the consumer consists of.
+    pub(crate) async fn open(&mut self) -> Result<()> {
+        self.partitions = self.count_partitions().await?;
+        self.look().await
+    }
+
+    async fn count_partitions(&self) -> Result<u32> {
+        let topic = self.topic.1.clone();
+        let count = async |client: Client| client.lookup_partitioned_topic_number(topic).await;
+        self.link.call(&self.tried("ask about the partitions"), count).await
+    }
+
     /// Serves until the consumer is dropped or fails, and then takes acks until `finish`.
     pub(crate) async fn run(mut self, finish: impl Future<Output = ()>) {
         match self.serve().await {
@@ -254,6 +274,17 @@ impl Polling {
             let reason = unknown.error_message.clone().unwrap_or_default();
             return Err(Error::unavailable(format!("cannot {}: the broker lost the consumer", self.tried("consume")))
                 .because(reason));
+        }
+        // A partition whose stream ended leaves the client's consumer without a word, as does one that was added.
+        if stats.len() < self.partitions.max(1) as usize {
+            return Err(Error::unavailable(format!(
+                "cannot {}: a partition is not consumed any more",
+                self.tried("consume")
+            )));
+        }
+        self.looks += 1;
+        if self.looks.is_multiple_of(PARTITIONS_EVERY) && self.count_partitions().await? != self.partitions {
+            return Err(Error::unavailable(format!("cannot {}: partitions were added", self.tried("consume"))));
         }
         let since: Vec<Option<String>> = stats.iter().map(|stats| stats.connected_since.clone()).collect();
         let known = std::mem::replace(&mut self.connected_since, since);

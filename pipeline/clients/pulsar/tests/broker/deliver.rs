@@ -4,6 +4,7 @@ use crate::{Space, number, numbers, outgoing, publish, subscribe, take};
 use smartpulse_clients::bus::{
     Bus, Consumer, InitialPosition, Message, MessageId, Outgoing, SharedBus, Subscribe, SubscriptionType,
 };
+use smartpulse_pipeline::Timestamp;
 use smartpulse_testing::pulsar::Broker;
 use smartpulse_testing::within;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,9 @@ async fn a_message_given_back_too_often_becomes_a_dead_letter_with_its_reason() 
         ("jobs", "s")
     );
     assert_eq!(letter.properties["traceparent"], sent.properties["traceparent"]);
+    // It stays for whoever looks after it, without retention too.
+    let kept = &broker.stats(&space.name, "jobs-s-DLQ")["subscriptions"]["s-dlq"]["msgBacklog"];
+    assert_eq!(kept.as_u64(), Some(1));
     nothing_before(&*bus, "jobs", &mut consumer).await;
 }
 
@@ -220,9 +224,15 @@ async fn a_backlog_stays_with_the_broker() {
     .await;
     let prefetch = u64::from(space.config().prefetch_messages);
     assert!(sent <= prefetch * 6, "{sent} messages wait in memory, with {prefetch} to prefetch");
-    // An ack goes out although nothing is taken, once the consumer ends.
     let rest = take(&mut consumer, MESSAGES as usize - 1).await;
     assert_eq!(numbers(&rest), (1..MESSAGES).collect::<Vec<_>>());
+    // Acks go out although nothing is taken, once the consumer ends.
+    let acker = consumer.acker();
+    drop(consumer);
+    acker.ack(&ids(&rest)).await.unwrap();
+    let mut consumer = bus.subscribe(subscribe("t", SubscriptionType::Exclusive)).await.unwrap();
+    assert_eq!(numbers(&take(&mut consumer, 1).await), [0], "the one that was not acked");
+    nothing_before(&*bus, "t", &mut consumer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,6 +278,46 @@ async fn partitions_keep_the_order_of_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_subscription_stays_with_who_came_first_until_he_ends() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    for (topic, partitions) in [("plain", 0), ("parts", 3)] {
+        if partitions > 0 {
+            let path = format!("persistent/public/{}/{topic}/partitions", space.name);
+            broker.admin("PUT", &path, &partitions.to_string());
+        }
+        let failover = || subscribe(topic, SubscriptionType::Failover);
+        let bus = space.bus().await;
+        let mut first = bus.subscribe(failover()).await.unwrap();
+        // Ranks are seconds.
+        let second = || Timestamp::now().as_millis() / 1_000;
+        let came = second();
+        within("the next second", async {
+            while second() == came {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        let mut later = Vec::new();
+        for n in 0..6 {
+            let other = space.bus().await;
+            later.push(other.subscribe(failover()).await.unwrap());
+            bus.publish(topic, (0..9).map(|key| outgoing(&format!("key-{key}"), n)).collect()).await.unwrap();
+            let messages = take(&mut first, 9).await;
+            assert_eq!(numbers(&messages), [n; 9], "{topic}");
+            first.acker().ack(&ids(&messages)).await.unwrap();
+        }
+        drop(first);
+        let others = later.iter_mut().map(|consumer| Box::pin(consumer.receive(1)));
+        let heir = futures::future::select_all(others);
+        bus.publish(topic, vec![outgoing("k", 7)]).await.unwrap();
+        let (messages, _, _) = within("another", heir).await;
+        assert_eq!(numbers(&messages.unwrap()), [7]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_java_client_reads_our_messages() {
     let Some(broker) = Broker::shared() else { return };
     let _peace = broker.in_peace().await;
@@ -288,6 +338,60 @@ async fn the_java_client_reads_our_messages() {
     // It was compressed on its way.
     let stored = broker.stats(&space.name, "cdc:forecasts")["bytesInCounter"].as_u64().unwrap();
     assert!(stored < 300, "{stored} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_codecs_are_read_or_named_with_the_way_past_them() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let bus = space.bus().await;
+    let produce = async |codec| {
+        let topic = format!("persistent://public/{}/{codec}", space.name);
+        let produce = ["produce", "-m", "3", "-r", "100", "-s", "200", "-z", codec, "-n", "1", "-i", "1", &topic];
+        broker.tool("pulsar-perf", &produce).await;
+        bus.subscribe(subscribe(codec, SubscriptionType::Exclusive)).await.unwrap()
+    };
+    let messages = take(&mut produce("LZ4").await, 3).await;
+    assert!(messages.iter().all(|message| message.payload.len() == 200));
+    let error = within("the news", produce("SNAPPY").await.receive(1)).await.unwrap_err();
+    assert!(error.chain().contains("pulsar-admin topics skip"), "{error:?}");
+    let backlog = || broker.stats(&space.name, "SNAPPY")["subscriptions"]["s"]["msgBacklog"].as_u64().unwrap();
+    let skip = format!("persistent/public/{}/SNAPPY/subscription/s/skip/{}", space.name, backlog());
+    broker.admin("POST", &skip, "");
+    let mut consumer = bus.subscribe(subscribe("SNAPPY", SubscriptionType::Exclusive)).await.unwrap();
+    nothing_before(&*bus, "SNAPPY", &mut consumer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_added_are_read() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let partitions = format!("persistent/public/{}/t/partitions", space.name);
+    broker.admin("PUT", &partitions, "2");
+    let bus = space.bus().await;
+    let failover = || subscribe("t", SubscriptionType::Failover);
+    let mut consumer = bus.subscribe(failover()).await.unwrap();
+    bus.publish("t", (0..10).map(|n| outgoing(&format!("key-{n}"), n)).collect()).await.unwrap();
+    let first = take(&mut consumer, 10).await;
+    consumer.acker().ack(&ids(&first)).await.unwrap();
+    broker.admin("POST", &partitions, "5");
+    let error = within("the news", async {
+        loop {
+            if let Err(error) = consumer.receive(10).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(error.chain().contains("partitions were added"), "{error:?}");
+    drop(consumer);
+    let mut consumer = bus.subscribe(failover()).await.unwrap();
+    let bus = space.bus().await;
+    bus.publish("t", (10..40).map(|n| outgoing(&format!("key-{n}"), n)).collect()).await.unwrap();
+    let seen: BTreeSet<u32> = numbers(&take(&mut consumer, 30).await).into_iter().collect();
+    assert_eq!(seen, (10..40).collect());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

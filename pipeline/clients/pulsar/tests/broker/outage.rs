@@ -1,11 +1,14 @@
 //! Brokers that go away.
 
 use crate::{Space, number, outgoing, publish, subscribe, take};
-use smartpulse_clients::bus::{Bus, Consumer, InitialPosition, SharedBus, Subscribe, SubscriptionType};
+use smartpulse_clients::bus::{Bus, Consumer, InitialPosition, Outgoing, SharedBus, Subscribe, SubscriptionType};
+use smartpulse_clients::embedded::MemoryStore;
 use smartpulse_pipeline::error::ErrorKind;
+use smartpulse_pipeline::message::encode_change;
 use smartpulse_testing::pulsar::Broker;
-use smartpulse_testing::within;
-use std::collections::BTreeSet;
+use smartpulse_testing::{Rig, within};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A consumer that is opened again when it fails, as a topic source does.
@@ -178,4 +181,108 @@ async fn a_broker_that_falls_silent_is_noticed() {
     consumer.consumer = None;
     insist(&*bus, "t", 10).await;
     consumer.until(11).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_cut_off_are_noticed() {
+    let Some(broker) = Broker::shared() else { return };
+    let _alone = broker.alone().await;
+    let space = Space::new().unwrap();
+    let hasty = |config: &mut smartpulse_pulsar::PulsarConfig| {
+        config.connect_timeout_ms = 2_000;
+        config.operation_timeout_ms = 2_000;
+    };
+    broker.admin("PUT", &format!("persistent/public/{}/t/partitions", space.name), "3");
+    let bus = space.bus_with(hasty).await;
+    let mut consumer = Tenacious::new(space.bus_with(hasty).await, subscribe("t", SubscriptionType::Failover));
+    publish(&*bus, "t", 0..1).await;
+    consumer.until(1).await;
+    broker.stop();
+    let news = within("the news", async {
+        loop {
+            if let Err(error) = consumer.consumer.as_mut().unwrap().receive(10).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    // A bus that is opened meanwhile waits, too.
+    let late = space.bus_with(hasty).await;
+    let refused = late.subscribe(subscribe("t", SubscriptionType::Failover)).await.err().expect("nobody is there");
+    tokio::task::spawn_blocking(|| broker.restart()).await.unwrap();
+    assert_eq!((news.kind(), refused.kind()), (ErrorKind::Unavailable, ErrorKind::Unavailable));
+    consumer.consumer = None;
+    insist(&*late, "t", 1).await;
+    consumer.until(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_is_taken_may_be_free_later() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let (bus, other) = (space.bus().await, space.bus().await);
+    let exclusive = || subscribe("t", SubscriptionType::Exclusive);
+    let first = bus.subscribe(exclusive()).await.unwrap();
+    for _ in 0..2 {
+        let taken = other.subscribe(exclusive()).await.err().expect("it is taken");
+        assert!(taken.kind() == ErrorKind::Unavailable && taken.chain().contains("it is taken"), "{taken:?}");
+    }
+    drop(first);
+    within("its turn", async { while other.subscribe(exclusive()).await.is_err() {} }).await;
+}
+
+const STANDBY: &str = r#"
+name: standby
+sources: { changes: { type: topic, bus: pulsar, topic: "cdc:forecasts", subscription: s } }
+sinks: { effect: { type: probe, inputs: [changes] } }
+"#;
+
+fn instance(space: &Space) -> Rig {
+    let set = |name: &str, value: &str| format!("resources.pulsar.{name}={value}");
+    let sets = [
+        set("type", "pulsar"),
+        set("service_url", &space.broker.service_url),
+        set("namespace", &space.name),
+        set("connect_timeout_ms", "2000"),
+        set("operation_timeout_ms", "2000"),
+    ];
+    Rig::new(Arc::new(MemoryStore::new()), &sets.each_ref().map(String::as_str), |registry| {
+        smartpulse_pulsar::register(registry);
+        smartpulse_sources::register(registry);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_starts_beside_the_owner_of_a_subscription_and_follows_him() {
+    let Some(broker) = Broker::shared() else { return };
+    let _peace = broker.in_peace().await;
+    let space = Space::new().unwrap();
+    let bus = space.bus().await;
+    let owner = bus.subscribe(subscribe("cdc:forecasts", SubscriptionType::Exclusive)).await.unwrap();
+    let standby = instance(&space);
+    let graph = standby.start(STANDBY).await;
+    bus.publish("cdc:forecasts", vec![captured(1)]).await.unwrap();
+    drop(owner);
+    standby.probe.until("its turn", |probe| probe.versions("effect", "k") == [1]).await;
+    graph.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_starts_while_the_broker_is_away() {
+    let Some(broker) = Broker::shared() else { return };
+    let _alone = broker.alone().await;
+    let space = Space::new().unwrap();
+    space.bus().await.publish("cdc:forecasts", vec![captured(1)]).await.unwrap();
+    broker.stop();
+    let early = instance(&space);
+    let graph = early.start(STANDBY).await;
+    tokio::task::spawn_blocking(|| broker.restart()).await.unwrap();
+    early.probe.until("the broker", |probe| probe.versions("effect", "k") == [1]).await;
+    graph.stop().await.unwrap();
+}
+
+fn captured(version: i64) -> Outgoing {
+    let payload = encode_change(&smartpulse_testing::event("k", version));
+    Outgoing { key: Some("k".to_owned()), payload, properties: BTreeMap::new() }
 }
