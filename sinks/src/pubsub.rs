@@ -40,10 +40,14 @@ pub struct PubSubConfig {
     /// The table of the keys in that database. Default `Forecasts`.
     #[serde(default)]
     table: Option<String>,
+    /// The section of the keys in that table. Default `forecast`, that of `Forecasts`. Events of another section are not read
+    /// again: they are broadcast as without a database.
+    #[serde(default)]
+    section: Option<String>,
 }
 
-/// The table that a key is read from when none is named.
-const TABLE: &str = "Forecasts";
+/// The table that a key is read from when none is named, and its section.
+const TABLE: (&str, &str) = ("Forecasts", "forecast");
 
 impl Config for PubSubConfig {
     const TYPE: &'static str = "pubsub";
@@ -56,7 +60,13 @@ impl Config for PubSubConfig {
             check.problem("channel", "the channel is the same for all keys", Some(help.to_owned()));
         }
         match (&self.database, &self.table) {
-            (Some(database), _) => check.resource("database", database, "database"),
+            (Some(database), table) => {
+                check.resource("database", database, "database");
+                if table.as_deref().is_some_and(|table| table != TABLE.0) && self.section.is_none() {
+                    let help = "name the `section` of the events whose keys are in it, such as `unit`";
+                    check.problem("table", "a table without its section", Some(help.to_owned()));
+                }
+            }
             (None, Some(_)) => {
                 let help = "name the `database` that it is in, or leave it out";
                 check.problem("table", "a table without a database", Some(help.to_owned()));
@@ -78,7 +88,7 @@ impl SinkConfig for PubSubConfig {
         let refill = match &self.database {
             Some(database) if pubsub.documents().is_some() => Some(Refill {
                 database: cx.resource(database).await?,
-                table: self.table.clone().unwrap_or_else(|| TABLE.to_owned()),
+                table: self.table.clone().unwrap_or_else(|| TABLE.0.to_owned()),
                 instance: instance.clone(),
                 partition: partition.clone(),
             }),
@@ -90,6 +100,7 @@ impl SinkConfig for PubSubConfig {
             partition,
             instance,
             refill,
+            refilled: self.section.as_deref().unwrap_or(TABLE.1).into(),
             metrics: cx.metrics.clone(),
         }))
     }
@@ -101,6 +112,8 @@ struct PubSubSink {
     partition: Arc<str>,
     instance: Arc<str>,
     refill: Option<Refill>,
+    /// The section whose keys it knows.
+    refilled: Arc<str>,
     metrics: Arc<ComponentMetrics>,
 }
 
@@ -166,7 +179,7 @@ impl PubSubSink {
             document: document.and_then(|document| document_in(&whole, document)),
             whole,
             patch,
-            known_only: self.refill.is_some(),
+            known_only: self.refill.is_some() && event.section == self.refilled,
             resync: event.resync,
         })
     }

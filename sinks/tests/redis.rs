@@ -209,3 +209,17 @@ async fn race_11_redis_comes_back_empty_and_old_messages_come_again() {
     assert_eq!(counter(&server, &key), "4");
     graph.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_another_section_than_the_table_s_is_not_looked_up_there() {
+    let Some(server) = RedisServer::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    database(folder.path()).await;
+    let sync = consumer(&server, folder.path());
+    let graph = sync.start(&SYNC.replace("forecast:{key}", "{section}:{key}")).await;
+    sync.probe.emit(vec![Event { section: "unit".into(), ..event("u", 3) }]);
+    within("the unit", async { while !server.say("HGET unit:u VersionId:latest").contains('3') {} }).await;
+    assert_eq!(server.say("HGET unit:u tombstone"), "$1\r\n0\r\n");
+    assert_eq!(server.say("HGET unit:u json"), "$7\r\n{\"n\":3}\r\n");
+    graph.stop().await.unwrap();
+}
