@@ -29,7 +29,7 @@ fn change(version: i64, items: &'static str) -> Change {
     }
 }
 
-fn members(members: Value) -> Map<String, Value> {
+fn members(members: &Value) -> Map<String, Value> {
     members.as_object().unwrap().clone()
 }
 
@@ -59,7 +59,7 @@ async fn changes_own_writes_and_loads_are_told_once_with_what_is_held() {
     let News::Changed { key, version, document } = follower.next().await else { panic!("a document") };
     assert_eq!((&*key, version), ("k", 2));
     assert_eq!(serde_json::from_slice::<Value>(&document).unwrap()["demand"], 7);
-    let write = Write::Update { key: "k".into(), expected_version: None, members: members(json!({"demand": 3})) };
+    let write = Write::Update { key: "k".into(), expected_version: None, members: members(&json!({"demand": 3})) };
     cache.write(write).await.unwrap();
     assert_eq!(next(&mut follower).await, Some((3, true)), "an own write");
     cache.apply(&change(3, PATCH));
@@ -74,7 +74,7 @@ async fn changes_own_writes_and_loads_are_told_once_with_what_is_held() {
     database.set("k", json!({"demand": 6}));
     cache.get("k").await.unwrap();
     assert_eq!(next(&mut follower).await, Some((6, true)));
-    cache.write(Write::Insert { members: members(json!({"id": "new"})) }).await.unwrap();
+    cache.write(Write::Insert { members: members(&json!({"id": "new"})) }).await.unwrap();
     assert_eq!(next(&mut follower).await, Some((1, true)), "of a key that was not held");
 }
 
