@@ -1,8 +1,11 @@
 # Every recipe is one line: what a person types is what CI runs.
-.PHONY: demo test bench release ci fmt
+.PHONY: demo cluster test bench release ci fmt
 
 demo: ## see real forecasts change in a database and arrive at an API
 	cargo run --quiet -p smartpulse -- demo
+
+cluster: ## three instances on a real Redis, a real Pulsar and a stand-in for SQL Server; gets what it may
+	bash pipeline/testing/prepare.sh cargo run --release --quiet -p smartpulse --features full -- dev cluster
 
 test: ## all tests; gets Redis, protoc and Pulsar where it may, and says what it skips
 	bash pipeline/testing/prepare.sh cargo test --workspace --features smartpulse/full

@@ -81,6 +81,14 @@ Examples:
 
 To scan a table again beside a running graph, use `smartpulse resnapshot`.";
 
+const EXPLAIN_HELP: &str = "\
+Examples:
+  smartpulse explain --key 3661d4e6-05d5-5993-a6bf-3ee0196d7164
+  smartpulse explain --key UUID --instance 10.0.0.1:8080 --instance 10.0.0.2:8080
+
+For one forecast: the database's version, where capture is, the shared version, the version that each instance answers
+with, and the last changes with when they were on each topic. Nothing is written.";
+
 const RESNAPSHOT_HELP: &str = "\
 Examples:
   smartpulse resnapshot capture/rows
@@ -96,6 +104,16 @@ Examples:
   smartpulse dev sqlserver --listen 127.0.0.1:14330 --data /tmp/stand-in
 
 It prints the settings that make the same pipelines run on it, and runs until Ctrl-C.";
+
+#[cfg(feature = "cluster")]
+const CLUSTER_HELP: &str = "\
+Examples:
+  smartpulse dev cluster
+  SMARTPULSE__PLAYER__CHANGES_PER_SECOND=1000 smartpulse dev cluster
+  smartpulse dev cluster --set api.listen=127.0.0.1:9080
+
+For each instance it prints `instance N pid P http://127.0.0.1:PORT`: the API's port and those after it, or free ones
+where that is 0. Kill any of them: the others go on. Ctrl-C or SIGTERM ends all of it, and nothing is kept.";
 
 const DLQ_HELP: &str = "\
 Examples:
@@ -201,6 +219,9 @@ pub enum Command {
         #[command(subcommand)]
         command: PositionCommand,
     },
+    /// Say where one forecast stands: in the database, on the bus, shared, in each instance
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainArgs),
     /// Have a capture source scan its tables again, beside the running graph
     #[command(after_help = RESNAPSHOT_HELP)]
     Resnapshot {
@@ -235,6 +256,16 @@ pub struct RunArgs {
     /// Serve the API beside a bounded run too
     #[arg(long)]
     pub serve: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The forecast's id
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// An instance's API; may be repeated; that of the settings by default
+    #[arg(long = "instance", value_name = "HOST:PORT")]
+    pub instances: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -351,6 +382,10 @@ pub enum DevCommand {
         #[arg(long, value_name = "FOLDER")]
         data: Option<PathBuf>,
     },
+    /// Start Redis, Pulsar, the stand-in for SQL Server, three instances on them and a player; for trials
+    #[cfg(feature = "cluster")]
+    #[command(after_help = CLUSTER_HELP)]
+    Cluster,
     /// Create what is missing of the schema of `main_db`: tables, triggers and capture
     Database {
         /// Load the week of real data too, as the demo does

@@ -21,6 +21,8 @@ pub fn dev(args: &SettingsArgs, command: &DevCommand) -> Result<(), Failure> {
         DevCommand::Database { week } => database(args, *week),
         #[cfg(feature = "stand-in")]
         DevCommand::Sqlserver { listen, data } => crate::stand_in::sqlserver(args, *listen, data.as_deref()),
+        #[cfg(feature = "cluster")]
+        DevCommand::Cluster => crate::cluster::cluster(args),
         DevCommand::Revisions { input, output } => revisions(input.as_deref(), output),
     }
 }

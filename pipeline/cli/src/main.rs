@@ -14,20 +14,26 @@
 //! | `validate`, `graph`, `list`, `schema` | answers that need nothing but the files |
 //! | `plan` | what capture needs, asked of the databases |
 //! | `position`, `dlq` | answers from the data folder, beside a running graph |
+//! | `explain` | where one entity stands, from the database to the instances |
+//! | `http` | one question to an instance |
 //! | `token` | a bearer token for development |
-//! | `dev`, `stand_in` | files, databases and a server for trials and benches |
+//! | `dev`, `stand_in`, `cluster` | files, databases, a server and a whole cluster for trials and benches |
 //! | `reading`, `summary` | numbers of the process's own metrics, and the table at the end |
 //! | `screen`, `logging`, `style` | lines that do not tear the block below them; looks |
 //! | `signals`, `failure` | how the program ends |
 
 mod args;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod demo;
 mod dev;
 mod dlq;
 mod engine;
+mod explain;
 mod failure;
 mod graph;
 mod home;
+mod http;
 mod list;
 mod logging;
 mod plan;
@@ -60,6 +66,7 @@ fn main() -> ExitCode {
         Command::List { what, type_name } => list::list(what.as_deref(), type_name.as_deref()),
         Command::Schema { of } => schema::schema(*of),
         Command::Position { command } => position::position(&settings, command),
+        Command::Explain(args) => explain::explain(&settings, args),
         Command::Resnapshot { id } => position::resnapshot(&settings, id),
         Command::Dlq { command } => dlq::dlq(&settings, command),
         Command::Demo(args) => demo::demo(&settings, args),

@@ -31,7 +31,7 @@ struct Found {
 }
 
 /// All ledgers with all that they hold.
-struct Ledgers {
+pub struct Ledgers {
     places: Vec<Place>,
     found: Vec<Found>,
     /// Kept as long as its store is worked with.
@@ -82,7 +82,10 @@ pub fn resnapshot(args: &SettingsArgs, id: &str) -> Result<(), Failure> {
 
 impl Ledgers {
     /// Opens what there is. A data folder on which nothing ran is no problem where a database keeps the positions.
-    async fn open(session: &Session, home: Result<Home, Failure>) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// When a ledger cannot be read, or there is none.
+    pub async fn open(session: &Session, home: Result<Home, Failure>) -> Result<Self, Failure> {
         let mut places = Vec::new();
         for (name, _) in session.declared.kinds.iter().filter(|(_, kind)| **kind == "database") {
             let database: SharedDatabase = session.resources.get(name).await?;
@@ -108,6 +111,11 @@ impl Ledgers {
             found.extend(entries?.into_iter().map(|entry| Found { place: at, entry }));
         }
         Ok(Self { places, found, home })
+    }
+
+    /// All that is kept.
+    pub fn entries(&self) -> impl Iterator<Item = &LedgerEntry> {
+        self.found.iter().map(|found| &found.entry)
     }
 
     /// The ids of entries, and of the sources above them.

@@ -25,10 +25,17 @@ const FILE_NAME: &str = "stand-in.db";
 /// How often the capture job looks at the log. SQL Server's default is 5 s, which is what one then waits for a change.
 const JOB_POLLING: Duration = Duration::from_millis(100);
 
+/// The port of SQL Server, which settings need not name.
+const DEFAULT_PORT: u16 = 1433;
+
 /// Where a name ends and text stands beside it.
 const INDENT: usize = 14;
 
 pub fn sqlserver(args: &SettingsArgs, listen: SocketAddr, data: Option<&Path>) -> Result<(), Failure> {
+    if !listen.ip().is_loopback() {
+        let why = format!("{listen} is not of this machine alone, and everybody knows the stand-in's login");
+        return Err(anyhow!("{why}; listen on 127.0.0.1 or [::1]").into());
+    }
     let (_session, runtime) = setup::for_tools(args)?;
     let options = Options { listen, ..Options::default() };
     let (user, password) = (options.user.clone(), options.password.clone());
@@ -53,7 +60,11 @@ pub fn sqlserver(args: &SettingsArgs, listen: SocketAddr, data: Option<&Path>) -
     Ok(())
 }
 
-fn start(mut options: Options, data: Option<&Path>) -> Result<StandIn, Failure> {
+/// Starts it.
+///
+/// # Errors
+/// When it cannot listen there, or cannot keep its data.
+pub fn start(mut options: Options, data: Option<&Path>) -> Result<StandIn, Failure> {
     if let Some(folder) = data {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("the stand-in cannot keep its data in {}", setup::shown(folder)))?;
@@ -74,7 +85,7 @@ fn start(mut options: Options, data: Option<&Path>) -> Result<StandIn, Failure> 
 }
 
 /// Makes the schema and loads the week; says what there is.
-async fn fill(server: &StandIn) -> Result<String, Failure> {
+pub async fn fill(server: &StandIn) -> Result<String, Failure> {
     let config = SqlServerConfig::from_connection_string(server.url());
     let database = SqlServerDatabase::open("stand_in", &config, &prometheus::Registry::new())?;
     database.create_schema().await.context("the schema cannot be made on the stand-in")?;
@@ -84,6 +95,20 @@ async fn fill(server: &StandIn) -> Result<String, Failure> {
         0 => "as it was left".to_owned(),
         _ => format!("{} and {} of a real week", counted(units, "unit"), counted(forecasts, "forecast")),
     })
+}
+
+/// The settings that make pipelines run on it, as environment variables.
+pub fn variables(address: SocketAddr, user: &str, password: &str) -> Vec<(String, String)> {
+    let mut variables = vec![("TYPE", "sqlserver".to_owned()), ("HOST", address.ip().to_string())];
+    if address.port() != DEFAULT_PORT {
+        variables.push(("PORT", address.port().to_string()));
+    }
+    variables.extend([
+        ("USER", user.to_owned()),
+        ("PASSWORD", password.to_owned()),
+        ("TRUST_SERVER_CERTIFICATE", "true".to_owned()),
+    ]);
+    variables.into_iter().map(|(key, value)| (format!("SMARTPULSE__RESOURCES__MAIN_DB__{key}"), value)).collect()
 }
 
 /// What is printed when it stands: what it is, and how to use it.
@@ -100,20 +125,11 @@ fn block(address: SocketAddr, user: &str, password: &str, prepared: &str, data: 
     line("capture job", "looks every 100 ms (SQL Server's default: 5 s)");
     line("data", &data.map_or_else(|| "ends with it (--data FOLDER keeps it)".to_owned(), setup::shown));
     let (host, port) = (address.ip(), address.port());
-    let mut variables = vec![("TYPE", "sqlserver".to_owned()), ("HOST", host.to_string())];
-    if port != 1433 {
-        variables.push(("PORT", port.to_string()));
-    }
-    variables.extend([
-        ("USER", user.to_owned()),
-        ("PASSWORD", password.to_owned()),
-        ("TRUST_SERVER_CERTIFICATE", "true".to_owned()),
-    ]);
-    let exports: String = variables
-        .iter()
-        .map(|(key, value)| format!("    export SMARTPULSE__RESOURCES__MAIN_DB__{key}={value}\n"))
+    let exports: String = variables(address, user, password)
+        .into_iter()
+        .map(|(name, value)| format!("    export {name}={value}\n"))
         .collect();
-    let comma = if port == 1433 { String::new() } else { format!(" port: {port},") };
+    let comma = if port == DEFAULT_PORT { String::new() } else { format!(" port: {port},") };
     format!(
         "{title} speaks TDS 7.4 and keeps its data in SQLite: for trials and tests, {never}\n\n{text}\n\
          the same pipelines on it, in another terminal:\n\n{exports}\

@@ -2,24 +2,14 @@
 
 mod process;
 
-use process::{Instance, LIVE, documents, foreign_connection, load_week, pipeline, until};
+use process::{APPLIED, Instance, LIVE, documents, foreign_connection, load_week, pipeline, random, until};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Lives that end by `kill -9`.
 const KILLS: usize = 30;
-
-/// Writes what every instance applies, in order, to a file of its own.
-const APPLIED: &str = r#"
-name: applied
-sources:
-  changes: { type: pubsub, pubsub: pubsub, channel: "__dataChanged:production:forecast:*" }
-sinks:
-  log: { type: file, inputs: [changes], path: "${env:APPLIED}" }
-"#;
 
 #[test]
 fn thirty_kills_lose_nothing_skip_nothing_and_apply_nothing_twice() {
@@ -107,8 +97,4 @@ fn topic_versions(folder: &Path, topic: &str) -> BTreeSet<(String, i64)> {
 
 fn version(document: &Value) -> i64 {
     document["versionId"].as_i64().unwrap()
-}
-
-fn random(below: u64) -> u64 {
-    RandomState::new().hash_one(0_u8) % below
 }

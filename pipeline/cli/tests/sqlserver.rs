@@ -4,157 +4,25 @@
 //! Needs the feature `stand-in`: `cargo test -p smartpulse --features full --test sqlserver`.
 
 mod process;
+mod server;
 
-use process::{Instance, LIVE, PATIENCE, foreign_connection, pipeline, until};
+use process::{APPLIED, Instance, LIVE, block_on, foreign_connection, pipeline, random, until};
 use serde_json::{Value, json};
+use server::Server;
 use smartpulse_clients::database::{Database, Write};
 use smartpulse_pipeline::Key;
-use smartpulse_sqlserver::config::SqlServerConfig;
-use smartpulse_sqlserver::database::SqlServerDatabase;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// One test at a time: each has a server and instances of its own, and a lease that a starved instance would rightly lose.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Lives of the pipeline that end by `kill -9`, each with or without an end of the server.
 const KILLS: usize = 12;
-
-/// Writes what an instance applies, in order, to a file of its own.
-const APPLIED: &str = r#"
-name: applied
-sources:
-  changes: { type: pubsub, pubsub: pubsub, channel: "__dataChanged:production:forecast:*" }
-sinks:
-  log: { type: file, inputs: [changes], path: "${env:APPLIED}" }
-"#;
-
-/// A `smartpulse dev sqlserver` that can be killed and started again on its port and data.
-struct Server {
-    port: u16,
-    data: PathBuf,
-    child: Child,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { port, data: data.to_owned(), child: Self::spawn(port, data) };
-        server.until_answering();
-        server
-    }
-
-    fn spawn(port: u16, data: &Path) -> Child {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(data.join("server.txt")).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_smartpulse"))
-            .args(["dev", "sqlserver", "--listen", &format!("127.0.0.1:{port}"), "--data"])
-            .arg(data)
-            .current_dir(data)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.data.join("server.txt")).unwrap_or_default()
-    }
-
-    /// It prints how to use it when schema and data are there.
-    fn until_answering(&self) {
-        let start = Instant::now();
-        while block_on(async { self.database().ping().await }).is_err() || !self.log().contains("Ctrl-C ends it") {
-            assert!(start.elapsed() < PATIENCE, "the stand-in is not up:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Self::spawn(self.port, &self.data);
-    }
-
-    /// What makes the pipelines run on it.
-    fn variables(&self) -> Vec<(String, String)> {
-        let port = self.port.to_string();
-        [
-            ("TYPE", "sqlserver"),
-            ("HOST", "127.0.0.1"),
-            ("PORT", &port),
-            ("USER", "sa"),
-            ("PASSWORD", "Stand-in-1"),
-            ("TRUST_SERVER_CERTIFICATE", "true"),
-        ]
-        .map(|(key, value)| (format!("SMARTPULSE__RESOURCES__MAIN_DB__{key}"), value.to_owned()))
-        .into()
-    }
-
-    fn run(&self, folder: &Path, files: &[PathBuf], more: &[(&str, &str)]) -> Instance {
-        let variables = self.variables();
-        let own = variables.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let variables: Vec<(&str, &str)> = own.chain(more.iter().copied()).collect();
-        Instance::run(folder, files, &[], &variables)
-    }
-
-    /// A connection of a writer.
-    fn database(&self) -> SqlServerDatabase {
-        let url = format!(
-            "Server=tcp:127.0.0.1,{};Database=smartpulse;User Id=sa;Password=Stand-in-1;TrustServerCertificate=true",
-            self.port
-        );
-        let config = SqlServerConfig::from_connection_string(url);
-        SqlServerDatabase::open("writer", &config, &prometheus::Registry::new()).unwrap()
-    }
-
-    fn documents(&self) -> BTreeMap<String, Value> {
-        let rows = block_on(async { self.database().scan("Forecasts", None, 1_000_000).await.unwrap() });
-        rows.into_iter().map(|row| (row.key.to_string(), serde_json::from_slice(&row.document).unwrap())).collect()
-    }
-
-    /// Writes updates of random forecasts until it is told to stop, whatever becomes of the server meanwhile.
-    fn writer(&self, stop: Arc<AtomicBool>, pause: Duration) -> std::thread::JoinHandle<u64> {
-        let (database, keys) = (self.database(), self.documents().into_keys().collect::<Vec<_>>());
-        std::thread::spawn(move || {
-            block_on(async {
-                let mut written = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let key = Key::from(keys[usize::try_from(random(keys.len() as u64)).unwrap()].as_str());
-                    let members = json!({ "demand": random(1_000) as f64 / 1_000.0 }).as_object().cloned().unwrap();
-                    let write = Write::Update { key, expected_version: None, members };
-                    // A failed write may have been committed or not: the rows tell at the end.
-                    if database.write("Forecasts", vec![write]).await.is_ok() {
-                        written += 1;
-                    }
-                    tokio::time::sleep(pause).await;
-                }
-                written
-            })
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-fn random(below: u64) -> u64 {
-    RandomState::new().hash_one(0_u8) % below
-}
 
 fn version(document: &Value) -> i64 {
     document["versionId"].as_i64().unwrap()
@@ -196,6 +64,7 @@ fn every_version(latest: &BTreeMap<String, Value>) -> BTreeSet<(String, i64)> {
 
 #[test]
 fn the_live_pipelines_run_unchanged_and_a_row_that_anybody_writes_is_answered_from_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let data = tempfile::tempdir().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
@@ -261,6 +130,7 @@ fn the_live_pipelines_run_unchanged_and_a_row_that_anybody_writes_is_answered_fr
 
 #[test]
 fn kills_of_the_pipeline_and_restarts_of_the_server_lose_repeat_and_reorder_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let data = tempfile::tempdir().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -408,10 +278,12 @@ fn pause_the_holder(pause: Duration) {
 
 #[test]
 fn a_holder_that_is_paused_beyond_its_lease_publishes_nothing_that_counts() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     pause_the_holder(Duration::ZERO);
 }
 
 #[test]
 fn a_holder_that_is_paused_for_half_a_minute_publishes_nothing_that_counts() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     pause_the_holder(Duration::from_secs(30));
 }

@@ -1,7 +1,7 @@
 //! A real Apache Pulsar broker for tests: never for production.
 //!
-//! [`Broker::shared`] starts one for the whole test binary when the first test asks, through `pulsar.sh` beside this
-//! crate. The script holds the other end of a pipe of ours and kills the broker when that closes, so the broker never
+//! [`Broker::shared`] starts one for the whole test binary when the first test asks, through `pulsar.sh` of this crate. The
+//! script holds the other end of a pipe of ours and kills the broker when that closes, so the broker never
 //! outlives the binary, not even one that is killed. Every test takes a namespace of its own ([`Broker::namespace`]).
 //!
 //! What held of the recipe, on Pulsar 4.0.8 with Java 17:
@@ -16,7 +16,8 @@
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a tool may take: it is a Java program that starts anew each time.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What starts a broker, and ends it with whoever asked.
+const SCRIPT: &str = include_str!("../pulsar.sh");
 
 /// A running broker.
 pub struct Broker {
@@ -77,15 +81,27 @@ impl Broker {
         BROKER.get_or_init(start).as_ref()
     }
 
-    fn start() -> Result<Self, String> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("pulsar.sh");
-        let home = Command::new("bash").arg(&script).arg("home").output().map_err(|e| format!("no bash: {e}"))?;
+    /// Starts one that ends when it is dropped, or says what is missing.
+    ///
+    /// # Errors
+    /// On a machine that lacks what it needs.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start() -> Result<Self, String> {
+        let script = |command: &str| {
+            let mut bash = Command::new("bash");
+            bash.args(["-c", SCRIPT, "pulsar.sh", command]);
+            bash
+        };
+        let home = script("home").output().map_err(|e| format!("no bash: {e}"))?;
         if !home.status.success() {
             return Err(String::from_utf8_lossy(&home.stderr).into_owned());
         }
         let home = PathBuf::from(String::from_utf8_lossy(&home.stdout).trim());
-        let mut serve = Command::new("bash");
-        serve.arg(&script).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut serve = script("serve");
+        // A Ctrl-C is for whoever started it: who holds the pipe says when it ends.
+        serve.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = serve.spawn().map_err(|e| format!("no bash: {e}"))?;
         let (Some(commands), Some(answers)) = (script.stdin.take(), script.stdout.take()) else {
             unreachable!("both are piped")

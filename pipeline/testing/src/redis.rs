@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,18 +61,33 @@ impl RedisServer {
     /// As [`RedisServer::start`].
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Option<Self> {
+        match Self::try_start(arguments) {
+            Ok(server) => Some(server),
+            Err(reason) => {
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "not skipped: {reason}");
+                eprintln!("skipped: {reason}");
+                None
+            }
+        }
+    }
+
+    /// Starts one, or says why there is none.
+    ///
+    /// # Errors
+    /// Where there is no Redis.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn try_start(arguments: &[&str]) -> Result<Self, String> {
         if let Err(error) = Command::new(PROGRAM).arg("--version").stdout(Stdio::null()).status() {
-            let advice = format!("skipped: `{PROGRAM}` cannot be run ({error}); `apt-get install {PROGRAM}` brings it");
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "not {advice}");
-            eprintln!("{advice}");
-            return None;
+            return Err(format!("`{PROGRAM}` cannot be run ({error}); `apt-get install {PROGRAM}` brings it"));
         }
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         for _ in 0..PORTS_MAX {
             let folder = tempfile::tempdir().expect("a folder for a server");
             let server = Self { folder, arguments: arguments.clone(), port: free_port(), running: Mutex::default() };
             if server.run() {
-                return Some(server);
+                return Ok(server);
             }
             eprintln!("a server did not start: {}", server.log());
         }
@@ -164,6 +180,8 @@ impl RedisServer {
             .args(["--save", "", "--appendonly", "no", "--dbfilename", "dump.rdb"])
             .args(&self.arguments)
             .current_dir(self.folder.path())
+            // A Ctrl-C is for whoever started it: who holds the pipe says when it ends.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -7,6 +7,7 @@ use serde_json::Value;
 use smartpulse_clients::database::Database;
 use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The live pipelines of the repository, without the player.
 pub const LIVE: [&str; 5] = ["capture", "sync", "cache", "events", "invalidate"];
+
+/// A pipeline that writes what an instance hears, in order, to a file of its own.
+pub const APPLIED: &str = r#"
+name: applied
+sources:
+  changes: { type: pubsub, pubsub: pubsub, channel: "__dataChanged:production:forecast:*" }
+sinks:
+  log: { type: file, inputs: [changes], path: "${env:APPLIED}" }
+"#;
 
 pub fn pipeline(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../config/pipelines/{name}.yaml"))
@@ -57,6 +67,11 @@ impl Instance {
     /// Host and port of the API.
     pub fn address(&self) -> String {
         self.base.trim_start_matches("http://").to_owned()
+    }
+
+    /// `http://host:port` of the API.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     pub fn log(&self) -> String {
@@ -102,18 +117,13 @@ impl Instance {
 
     /// As an admin.
     pub fn get(&self, path: &str) -> Option<Answer> {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(10)))
-            .build()
-            .into();
-        let mut response = agent.get(format!("{}{path}", self.base)).header("authorization", bearer()).call().ok()?;
-        let mut body = String::new();
-        response.body_mut().as_reader().read_to_string(&mut body).ok()?;
-        let header = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-        };
-        Some(Answer { status: response.status().as_u16(), level: header("x-cache-level"), body })
+        get(&self.base, path)
+    }
+
+    /// As an admin, with a JSON body.
+    pub fn post(&self, path: &str, body: &Value) -> Option<Answer> {
+        let request = agent().post(format!("{}{path}", self.base)).header("authorization", bearer());
+        Answer::of(request.header("content-type", "application/json").send(body.to_string()).ok()?)
     }
 
     pub fn forecast(&self, id: &str) -> Answer {
@@ -138,6 +148,16 @@ impl Drop for Instance {
     }
 }
 
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    config.timeout_global(Some(Duration::from_secs(10))).build().into()
+}
+
+/// Asks an instance, as an admin; nothing when it does not answer.
+pub fn get(base: &str, path: &str) -> Option<Answer> {
+    Answer::of(agent().get(format!("{base}{path}")).header("authorization", bearer()).call().ok()?)
+}
+
 /// The `Authorization` of an admin, from the program itself.
 pub fn bearer() -> &'static str {
     static BEARER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
@@ -154,10 +174,22 @@ pub fn bearer() -> &'static str {
 pub struct Answer {
     pub status: u16,
     pub level: String,
+    /// Whether it says that something newer may exist.
+    pub stale: bool,
     pub body: String,
 }
 
 impl Answer {
+    fn of(mut response: ureq::http::Response<ureq::Body>) -> Option<Self> {
+        let mut body = String::new();
+        response.body_mut().as_reader().read_to_string(&mut body).ok()?;
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let (level, stale) = (header("x-cache-level"), header("x-cache-stale") == "true");
+        Some(Self { status: response.status().as_u16(), level, stale, body })
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
@@ -191,8 +223,14 @@ fn open(folder: &Path) -> SqliteDatabase {
     SqliteDatabase::open("main_db", &SqliteConfig::default(), folder, &prometheus::Registry::new()).unwrap()
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+/// Runs a future to its end.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// A number below `below`.
+pub fn random(below: u64) -> u64 {
+    RandomState::new().hash_one(0_u8) % below
 }
 
 /// Waits until `holds`.
