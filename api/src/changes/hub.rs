@@ -10,9 +10,9 @@ use super::entry::{Entry, Known, Owner, company, cursor};
 use super::snapshot::PAGE_TIMEOUT;
 use super::{Feed, OWNERS_MAX, TABLE};
 use moka::ops::compute::Op;
-use smartpulse_clients::bus::{Acker, InitialPosition, Message, SharedBus, Subscribe, SubscriptionType};
+use smartpulse_clients::bus::{Acker, InitialPosition, Message, SharedBus, Subscribe, SubscriptionType, TAKEN};
 use smartpulse_json::Document;
-use smartpulse_pipeline::error::{Error, ErrorKind, Result};
+use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::message::decode_change;
 use smartpulse_pipeline::{Key, Operation, Timestamp};
 use std::sync::Arc;
@@ -49,13 +49,10 @@ impl Feed {
             };
             if let Err(error) = outcome {
                 tracing::warn!(error = error.chain(), "changes are not heard");
-                let why = match error.kind() {
-                    // The subscription is another instance's.
-                    ErrorKind::Rejected => {
-                        format!("{error}; instances that share a bus need a name each: api.streams.instance")
-                    }
-                    _ => error.to_string(),
-                };
+                let mut why = error.to_string();
+                if why.contains(TAKEN) {
+                    why += "; instances that share a bus need a name each: api.streams.instance";
+                }
                 self.readiness.degraded("changes", &why);
             }
             tokio::select! {

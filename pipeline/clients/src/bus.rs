@@ -32,6 +32,9 @@ pub struct Outgoing {
     pub properties: BTreeMap<String, String>,
 }
 
+/// What an error says that refuses a consumer because of others. It is `Unavailable`, for the subscription may be free later.
+pub const TAKEN: &str = "it is taken";
+
 /// The identity of a message within its topic: opaque, ordered only by the bus itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(pub Bytes);

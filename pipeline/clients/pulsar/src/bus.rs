@@ -13,7 +13,7 @@ use crate::{admin, names::Namespace};
 use async_trait::async_trait;
 use pulsar::proto::ServerError;
 use pulsar::{ConsumerOptions, Error as PulsarError, SubType, consumer::InitialPosition as Start};
-use smartpulse_clients::bus::{Bus, Consumer, InitialPosition, Outgoing, Subscribe, SubscriptionType};
+use smartpulse_clients::bus::{Bus, Consumer, InitialPosition, Outgoing, Subscribe, SubscriptionType, TAKEN};
 use smartpulse_pipeline::Timestamp;
 use smartpulse_pipeline::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -88,7 +88,7 @@ impl PulsarBus {
                 Err(error) if answer(&error) != Some(ServerError::ConsumerBusy) => return Err(explain(&tried, &error)),
                 Err(error) if tries == TAKEN_RETRIES => {
                     return Err(Error::unavailable(format!(
-                        "cannot {tried}: it is taken, by an exclusive consumer or by consumers of another type; stop them, or use another \
+                        "cannot {tried}: {TAKEN}, by an exclusive consumer or by consumers of another type; stop them, or use another \
                          subscription or type (failover, key_shared)"
                     ))
                     .because(error.to_string()));
