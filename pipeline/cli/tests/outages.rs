@@ -136,7 +136,7 @@ impl World {
         let back = Instant::now();
         self.stop.store(true, Ordering::Relaxed);
         let written = self.writer.take().expect("a writer").join().unwrap();
-        assert!(written > 100, "the writer has hardly written: {written}");
+        assert!(written > 10, "the writer has hardly written: {written}");
         let expected = self.cluster.server.documents();
         let agreed = self.cluster.converge(&self.keys, &expected, RECOVERED_WITHIN);
         eprintln!("all instances agreed {:?} after it was back", agreed.duration_since(back));
