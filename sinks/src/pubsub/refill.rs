@@ -6,8 +6,8 @@ use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::pubsub::{Outcome, Publication, Publisher, SharedPubSub};
 use smartpulse_json::Document;
 use smartpulse_pipeline::Key;
-use smartpulse_pipeline::error::Result;
-use std::collections::BTreeMap;
+use smartpulse_pipeline::error::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) struct Refill {
@@ -65,9 +65,17 @@ impl Refill {
         for n in untold {
             outcomes[n] = Outcome::Stale;
         }
-        let again: Vec<Publication> =
-            told.iter().map(|n| Publication { known_only: false, ..publications[*n].clone() }).collect();
+        // Where something was published the counter is known, unless the data was lost once more.
+        let refilled: BTreeSet<&Key> = whole.iter().map(|publication| &publication.key).collect();
+        let again = |publication: &Publication| Publication {
+            known_only: refilled.contains(&publication.key),
+            ..publication.clone()
+        };
+        let again: Vec<Publication> = told.iter().map(|n| again(&publications[*n])).collect();
         for (n, outcome) in told.into_iter().zip(pubsub.publish(&again).await?) {
+            if outcome == Outcome::Unknown {
+                return Err(Error::unavailable("the counters were lost again while they were read from the database"));
+            }
             outcomes[n] = outcome;
         }
         Ok(keys.len())
@@ -76,4 +84,61 @@ impl Refill {
 
 fn is_delete(publication: &Publication) -> bool {
     publication.document.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use serde_json::Value;
+    use smartpulse_clients::database::{Database, Write};
+    use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
+    use smartpulse_clients::pubsub::{PubSub, Subscriber};
+    use smartpulse_pipeline::error::ErrorKind;
+    use smartpulse_testing::{forecast, uuid};
+    use std::sync::Mutex;
+
+    /// Forgets all counters after every call.
+    #[derive(Default)]
+    struct Forgetful(Mutex<Vec<(i64, Outcome)>>);
+
+    #[async_trait]
+    impl PubSub for Forgetful {
+        async fn ping(&self) -> Result<()> {
+            Ok(())
+        }
+        async fn publish(&self, publications: &[Publication]) -> Result<Vec<Outcome>> {
+            let outcomes: Vec<Outcome> = publications.iter().map(|publication| publication.outcome(None)).collect();
+            self.0.lock().unwrap().extend(publications.iter().map(|p| p.version).zip(outcomes.iter().copied()));
+            Ok(outcomes)
+        }
+        async fn subscribe(&self, _: &str) -> Result<Box<dyn Subscriber>> {
+            Err(Error::fatal("nobody subscribes"))
+        }
+    }
+
+    #[tokio::test]
+    async fn data_that_is_lost_again_meanwhile_gets_no_old_document() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = prometheus::Registry::new();
+        let database = SqliteDatabase::open("main_db", &SqliteConfig::default(), folder.path(), &registry).unwrap();
+        database.create_schema().await.unwrap();
+        let key: Key = uuid(1).as_str().into();
+        let members = serde_json::Map::from_iter([("demand".to_owned(), Value::from(2))]);
+        let insert = Write::Insert { members: forecast(1, 0.5) };
+        let update = Write::Update { key: key.clone(), expected_version: None, members };
+        database.write("Forecasts", vec![insert, update]).await.unwrap();
+        let (instance, partition): (Arc<str>, Arc<str>) = ("i".into(), "p".into());
+        let publisher =
+            Publisher { instance: instance.clone(), partition: partition.clone(), section: "forecast".into() };
+        let refill = Refill { database: Arc::new(database), table: "Forecasts".to_owned(), instance, partition };
+        let document: Document = "{}".parse().unwrap();
+        let old = publisher.whole(publisher.channel(&key), &key, 1, Some(&document));
+        let old = Publication { known_only: true, ..old };
+        let forgetful = Arc::new(Forgetful::default());
+        let pubsub: SharedPubSub = forgetful.clone();
+        let error = refill.settle(&pubsub, &[old], &mut [Outcome::Unknown]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert_eq!(*forgetful.0.lock().unwrap(), [(2, Outcome::Whole), (1, Outcome::Unknown)]);
+    }
 }
