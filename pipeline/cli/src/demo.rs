@@ -3,7 +3,7 @@
 use crate::args::{DemoArgs, SettingsArgs};
 use crate::engine::{self, Display};
 use crate::failure::Failure;
-use crate::home::Home;
+use crate::home::{self, Home};
 use crate::logging;
 use crate::reading::Reading;
 use crate::screen::Screen;
@@ -121,7 +121,9 @@ impl Show<'_> {
         let session = self.session;
         let folder = DataFolder::open(&session.settings.data_dir)?;
         if demo.fresh {
-            remove_databases(folder.path())?;
+            for file in [self.database_file(), folder.path().join(home::STATE_FILE)] {
+                remove_database(&file)?;
+            }
         }
         let home = Home::live(session, folder).await?;
         let listener = Serving::bind(session).await?;
@@ -211,13 +213,16 @@ impl Show<'_> {
     }
 }
 
-/// Removes what earlier runs left in the folder: databases, and what SQLite keeps beside them.
-fn remove_databases(folder: &Path) -> Result<(), Failure> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if [".db", ".db-wal", ".db-shm", ".db-journal"].iter().any(|end| name.ends_with(end)) {
-            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+/// Removes what earlier runs left of a database: its file, and what SQLite keeps beside it.
+fn remove_database(file: &Path) -> Result<(), Failure> {
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        match std::fs::remove_file(&name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(anyhow::Error::new(error).context(format!("cannot remove {}", name.display())).into());
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! The durable bus: topics with subscriptions, acks, redelivery, dead letters and retention.
+//! The durable bus: topics with subscriptions, acks, redelivery and retention. What cannot be handled is the runtime's
+//! business, which sets it aside with its reason, whatever the bus.
 //!
 //! Contract:
 //! - A published message is durable when `publish` returns, and has the order of publication within its topic.
@@ -67,7 +68,8 @@ pub enum SubscriptionType {
     Exclusive,
     /// Several consumers, each message to one of them, no order.
     Shared,
-    /// Several consumers, one at a time, in order; a standby takes over. Pulsar only.
+    /// Several consumers, one at a time, in order; a standby takes over. Embedded, where one process has the bus, the same
+    /// as exclusive.
     Failover,
     /// Several consumers, order per key. Pulsar only.
     KeyShared,
