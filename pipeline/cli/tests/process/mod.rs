@@ -12,6 +12,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes on a busy machine, and short enough to see a hang.
@@ -148,9 +149,13 @@ impl Drop for Instance {
     }
 }
 
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false);
-    config.timeout_global(Some(Duration::from_secs(10))).build().into()
+/// One for all: making one reads certificates, which takes longer than an answer. It keeps no connection.
+fn agent() -> &'static ureq::Agent {
+    static AGENT: OnceLock<ureq::Agent> = OnceLock::new();
+    AGENT.get_or_init(|| {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).max_idle_connections(0);
+        config.timeout_global(Some(Duration::from_secs(10))).build().into()
+    })
 }
 
 /// Asks an instance, as an admin; nothing when it does not answer.
@@ -160,7 +165,7 @@ pub fn get(base: &str, path: &str) -> Option<Answer> {
 
 /// The `Authorization` of an admin, from the program itself.
 pub fn bearer() -> &'static str {
-    static BEARER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    static BEARER: OnceLock<String> = OnceLock::new();
     BEARER.get_or_init(|| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_smartpulse"));
         let output =
