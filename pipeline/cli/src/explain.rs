@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_change_is_told_with_where_it_was_when() {
         let mut seen = BTreeMap::new();
-        let at = |millis| Timestamp::from_millis(1_700_000_000_000 + millis);
+        let at = |millis: i64| Timestamp::from_millis(1_700_000_000_000 + millis);
         let captured = r#"{"Timestamp":"2023-11-14T22:13:20.000Z","VersionId":7,"Operation":"UPDATE","EntityId":"k",
             "Data":{"id":"k"},"Section":"forecast"}"#;
         let updated = r#"{"data":{"currentVersionId":7,"changes":[{"field":"demand","oldValue":1.0,"newValue":2.0}]}}"#;
