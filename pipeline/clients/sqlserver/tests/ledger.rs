@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use common::{Server, database, open, settings, stand_in};
 use smartpulse_clients::database::Database;
 use smartpulse_clients::ledger::SharedLedger;
-use smartpulse_testing::{LedgerFixture, ledger_suite};
+use smartpulse_testing::{LedgerFixture, ledger_suite, within};
 
 struct Fixture(Server);
 
@@ -37,4 +37,20 @@ async fn a_commit_whose_answer_was_lost_is_sent_again_and_committed_once() {
     let entries = other.entries().await.unwrap();
     assert_eq!(entries.len(), 1);
     assert_eq!((entries[0].epoch, entries[0].position.clone()), (held.epoch, Some("one".into())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_renewed_while_all_other_connections_are_busy() {
+    let server = stand_in();
+    let database = database(&server).await;
+    let (context, mut busy) = (database.context(), Vec::new());
+    for _ in 0..=context.config.captured_tables.len() {
+        busy.push(within("a connection", context.capture_pool.get()).await.unwrap());
+    }
+    for _ in 0..context.config.pool_max {
+        busy.push(within("a connection", context.pool.get()).await.unwrap());
+    }
+    let ledger = database.ledger().unwrap();
+    let term = std::time::Duration::from_secs(60);
+    within("the lease", ledger.take("p/s/T", "a", term)).await.unwrap();
 }

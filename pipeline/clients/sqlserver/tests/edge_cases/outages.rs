@@ -216,3 +216,23 @@ async fn a_restored_database_that_regrew_past_the_position_is_noticed() {
         assert!(why.contains("restored"), "{why}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_may_take_longer_than_another_statement() {
+    let rig = Rig::new().await;
+    let heads = [rig.head(TABLE, CT).await, rig.head(TABLE, CDC).await];
+    rig.write(vec![insert(1, 1.0)]).await;
+    rig.scan().await;
+    let (timeout, slow) = (Duration::from_millis(2_000), Duration::from_millis(3_000));
+    let mut settings = settings(&rig.server.url());
+    settings.command_timeout_ms = u64::try_from(timeout.as_millis()).unwrap();
+    let database = open(&settings);
+    for text in ["CHANGETABLE(CHANGES", "[dbo_Forecasts_CT]", "SELECT TOP (@P1) [Id]"] {
+        rig.server.faults().arm(Fault::delay(slow).on(text).always());
+    }
+    for (mode, head) in BOTH.into_iter().zip(&heads) {
+        let poll = database.changes(TABLE, mode, head, 10).await.unwrap();
+        assert!(matches!(&poll, Poll::Changes(page) if page.changes.len() == 1), "{mode:?}: {poll:?}");
+    }
+    assert_eq!(database.scan(TABLE, None, 10).await.unwrap().len(), 1);
+}
