@@ -21,8 +21,8 @@ use super::plan;
 use super::rows::{Catalogue, TableInfo};
 use super::statements::{self, insert_absent, list, read_row, write_one};
 use crate::database::{
-    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Kept, Page, Poll, Row, Table, Tombstone,
-    Write, Written,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Kept, Page, Poll, Row, Table,
+    Tombstone, Write, Written,
 };
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
