@@ -227,14 +227,18 @@ fn a_letter_of_a_topic_is_published_again() {
     let letters = || place.run(["dlq", "list", "--json"]).stdout;
     wait_until("the dead letter", || letters().lines().count() == 1);
     let letter: Value = serde_json::from_str(letters().trim()).unwrap();
-    assert_eq!(letter["origin"]["topic"], "t", "{letter}");
+    assert_eq!(letter["origin"]["topic"], serde_json::json!({ "bus": "bus", "topic": "t" }), "{letter}");
     let id = letter["id"].to_string();
     let replayed = place.run(["dlq", "replay", &id]).exits(0);
     assert_eq!(replayed.stdout, "1 dead letter published to t again\n");
-    // It is refused once more, under a new number.
+    // It is refused once more: under a new number, or, when that was quicker than the tool, as the same letter renewed.
     wait_until("the letter's return", || {
-        let letters = letters();
-        letters.lines().count() == 1 && !letters.contains(&format!("\"id\":{id},"))
+        let lines = letters();
+        let mut found = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        match (found.next(), found.next()) {
+            (Some(now), None) => now["time"] != letter["time"] && now["replay_requested"] == false,
+            _ => false,
+        }
     });
     live.signal("TERM");
     live.end().exits(0);
