@@ -6,7 +6,7 @@
 //! before. Cases wait on conditions, at most [`PATIENCE`]; those of leases also wait out a
 //! term that they chose themselves.
 //!
-//! For tests only: never a dependency of what runs in production.
+//! For tests, and for the trials of `smartpulse dev`: nothing that runs in production depends on it.
 
 #![warn(missing_docs)]
 
