@@ -192,7 +192,10 @@ impl Show<'_> {
             command(format!("curl -s {url}/metrics | grep -E '^(cache_hits_total|database_queries_total)'")),
             String::new(),
             paint.bold("Change a row with any program, then read it again: the next versionId, from L1"),
-            command(format!("sqlite3 {file} \"UPDATE Forecasts SET Demand=0.5 WHERE Id='{forecast}'\"")),
+            // It waits for its turn: by itself, that program gives up at once when the player is just writing.
+            command(format!(
+                "sqlite3 -cmd '.timeout 2000' {file} \"UPDATE Forecasts SET Demand=0.5 WHERE Id='{forecast}'\""
+            )),
             command(format!("curl -i -H \"Authorization: Bearer $TOKEN\" {url}/api/forecasts/{forecast}")),
             String::new(),
             paint.dim("Ctrl-C ends it; the data stays, and the next start goes on from there (--fresh starts over)."),

@@ -22,7 +22,7 @@ fn the_lines_to_try_do_what_they_say() {
     let lines = place.read("lines");
     let token = between(&lines, "TOKEN=", "\n");
     let url = between(&lines, "curl -i -H \"Authorization: Bearer $TOKEN\" ", "\n");
-    let file = between(&lines, "sqlite3 ", " ");
+    let file = between(&lines, "sqlite3 -cmd '.timeout 2000' ", " ");
     let update = between(&lines, "\"UPDATE", "\"");
 
     let read = || {
