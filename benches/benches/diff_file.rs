@@ -19,6 +19,11 @@
 //! | --- | --- | --- | --- |
 //! | the year: 983,808 changes, 426 bytes a line | 357,000 events/s | 67,300 events/s | 5.3 |
 //! | the week, repeated to 997,248 changes | 287,000 events/s | 64,800 events/s | 4.4 |
+//! | the year, 2026-11-22 | 262,000 events/s | 78,700 events/s | 3.3 |
+//! | the year, the same binary a minute later | 270,000 events/s | 62,800 events/s | 4.3 |
+//!
+//! The last two are of a later day, and of a noisier machine: the naive side alone differs by a quarter between them. How much
+//! of the difference to the first row is ours is not known yet.
 //!
 //! Run: `make bench`, or `YEAR=production-units-2016-15min.csv.gz make bench`.
 
