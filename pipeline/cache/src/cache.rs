@@ -19,12 +19,18 @@ use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How often a load is repeated because something newer was heard of while it ran. A key that changes faster
 /// than it loads is answered with what was found, but that is not kept.
 const LOAD_ATTEMPTS: usize = 3;
+
+/// How long a load waits for the patch of the next version, which was only announced: an invalidation goes another way and
+/// may overtake it by some milliseconds, and a patch that comes saves a read of the database.
+const PATCH_WAIT: Duration = Duration::from_millis(50);
 
 /// How many keys are loaded again in the background at a time. Beyond it a key waits for its next reader.
 const BACKGROUND_LOADS_MAX: usize = 32;
@@ -265,14 +271,17 @@ impl Inner {
             let generation = self.generation();
             pilot.attempt(generation, if attempt == LOAD_ATTEMPTS { Attempt::Last } else { Attempt::Repeatable });
             // What is shared may be behind what was heard; the second attempt goes where the truth is.
-            if attempt == 1
-                && via == Via::Tiers
-                && let Some(found) = self.find_shared(key, generation, &pilot).await
-            {
-                let version = found.as_ref().map(|hit| hit.version);
-                match pilot.land(version, Ok(found)) {
-                    Ok(()) => return,
-                    Err(again) => pilot = again,
+            if attempt == 1 && via == Via::Tiers {
+                let found = match self.patched(key).await {
+                    Some(hit) => Some(Some(hit)),
+                    None => self.find_shared(key, generation, &pilot).await,
+                };
+                if let Some(found) = found {
+                    let version = found.as_ref().map(|hit| hit.version);
+                    match pilot.land(version, Ok(found)) {
+                        Ok(()) => return,
+                        Err(again) => pilot = again,
+                    }
                 }
                 pilot.attempt(self.generation(), Attempt::Repeatable);
             }
@@ -305,6 +314,25 @@ impl Inner {
         }
     }
 
+    /// What is held of a key once the patch has come that it lacks; none if it lacks more, or that does not come in time.
+    async fn patched(&self, key: &Key) -> Option<Hit> {
+        let mut news = self.news.subscribe();
+        let deadline = Instant::now() + PATCH_WAIT;
+        loop {
+            let (held, now) = (self.documents.document(key)?, Instant::now());
+            if held.is_fresh(now, self.generation()) {
+                return Some(hit(&held, Level::L1));
+            }
+            if !held.awaits_patch(now, self.generation()) {
+                return None;
+            }
+            match timeout_at(deadline, news.recv()).await {
+                Ok(Ok(_) | Err(RecvError::Lagged(_))) => {}
+                Ok(Err(RecvError::Closed)) | Err(_) => return None,
+            }
+        }
+    }
+
     /// What the instances share of a key, if that agrees with all that is known here.
     async fn find_shared(&self, key: &Key, generation: u64, pilot: &Pilot<Loaded>) -> Option<Option<Hit>> {
         let found = match self.shared.as_ref()?.get(key).await {
@@ -320,17 +348,19 @@ impl Inner {
                 }
             }
             Shared::Gone { version } => {
-                let removed = self.documents.update(key, |entry| {
+                let (removed, news) = self.documents.update(key, |entry| {
                     if self.flights.floor(key).version > version {
-                        return (None, false);
+                        return (None, (false, None));
                     }
                     let (next, _) = decide::change(entry, version, Content::Removal, self.freshness(generation));
-                    if entry.is_some() && next.is_some() {
-                        self.tell(key, version);
-                    }
+                    let news = entry.and(next.as_ref()).map(Entry::version);
                     let gone = matches!(next.as_ref().or(entry), Some(Entry::Tombstone(_)));
-                    (next, gone)
+                    (next, (gone, news))
                 });
+                // Behind the update: who is told looks at once.
+                if let Some(version) = news {
+                    self.tell(key, version);
+                }
                 removed.then_some(None)
             }
             Shared::Nothing => None,

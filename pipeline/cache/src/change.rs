@@ -1,7 +1,7 @@
 //! What changes the cache from outside: changes, invalidations, own writes, losses.
 
 use crate::cache::{Cache, Inner, Level, parse};
-use crate::decide::{self, Applied, Content, Floor};
+use crate::decide::{self, Applied, Content, Entry, Floor};
 use crate::flights::Via;
 use crate::lists::tags;
 use crate::news::Told;
@@ -50,13 +50,16 @@ impl Cache {
         let content = content(change);
         let gone = matches!(content, Content::Removal);
         inner.flights.raise(&change.key, Floor { version: change.version, gone });
-        let applied = inner.documents.update(&change.key, |entry| {
-            decide::change(entry, change.version, content, inner.freshness(inner.generation()))
+        let (applied, held) = inner.documents.update(&change.key, |entry| {
+            let (next, applied) = decide::change(entry, change.version, content, inner.freshness(inner.generation()));
+            let held = next.as_ref().map_or(change.version, Entry::version);
+            (next, (applied, held))
         });
         inner.metrics.applied(applied);
         match applied {
             Applied::Patched | Applied::Replaced | Applied::Removed => {
-                inner.tell(&change.key, change.version);
+                // A delete may be held under a later version, which an invalidation has promised.
+                inner.tell(&change.key, held);
                 if let Some(commit_time) = change.commit_time {
                     inner.metrics.commit_to_cache.observe(Timestamp::now().millis_since(commit_time) as f64 / 1e3);
                 }
@@ -195,9 +198,13 @@ impl Inner {
         let before = self.documents.document(key);
         if deletes {
             let freshness = self.freshness(generation);
-            let removal = |entry: Option<&_>| decide::change(entry, row.version, Content::Removal, freshness);
-            if self.documents.update(key, removal) == Applied::Removed {
-                self.tell(key, row.version);
+            let held = self.documents.update(key, |entry| {
+                let (next, applied) = decide::change(entry, row.version, Content::Removal, freshness);
+                let held = next.as_ref().map(Entry::version).filter(|_| applied == Applied::Removed);
+                (next, held)
+            });
+            if let Some(version) = held {
+                self.tell(key, version);
             }
         } else {
             let offered = self.offer(key, Some(row.clone()), Level::L4, generation, |_| self.flights.floor(key))?;

@@ -47,6 +47,11 @@ impl Held {
         self.version >= self.wanted && self.generation == generation && now < self.fresh_until
     }
 
+    /// True if all that it lacks is the patch to the very next version, which was announced.
+    pub(crate) fn awaits_patch(&self, now: Instant, generation: u64) -> bool {
+        self.wanted == self.version + 1 && self.generation == generation && now < self.fresh_until
+    }
+
     fn wanting(&self, version: i64) -> Entry {
         Entry::Document(Arc::new(Self { wanted: self.wanted.max(version), ..self.clone() }))
     }

@@ -22,7 +22,7 @@ impl Documents {
     pub(crate) fn new(bytes_max: u64, time_to_live: Duration) -> Self {
         let weigh = |key: &Key, entry: &Entry| {
             let text = match entry {
-                Entry::Document(held) => held.document.len(),
+                Entry::Document(held) => held.document.memory(),
                 Entry::Tombstone(_) => 0,
             };
             u32::try_from(key.len() + text + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)

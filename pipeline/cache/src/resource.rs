@@ -113,10 +113,10 @@ impl ResourceConfig for CacheResourceConfig {
                 partition: cx.settings.partition.as_str().into(),
                 section: self.section.as_str().into(),
             };
-            // All three end with the cache.
             tokio::spawn(sweep::run(Arc::downgrade(&cache.inner)));
             tokio::spawn(audit::run(Arc::downgrade(&cache.inner), Auditor::new(pubsub, publisher)));
         }
+        // This and the others end with the cache.
         tokio::spawn(maintain::run(Arc::downgrade(&cache.inner)));
         let shared = Arc::new(SharedCache { cache, section: self.section.as_str().into() });
         Ok(Arc::new(shared))

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use smartpulse_cache::{Cache, CacheConfig, Change, Follower, News};
+use smartpulse_cache::{Cache, CacheConfig, Change, Follower, Invalidation, News};
 use smartpulse_clients::database::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +99,18 @@ async fn versions_never_go_back_and_news_are_no_reads() {
     cache.apply(&change(5, REMOVAL));
     assert_eq!(next(&mut follower).await, Some((5, false)));
     assert_eq!(hits(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_is_told_though_an_invalidation_has_promised_a_later_version() {
+    let database = MemoryDatabase::new();
+    database.set("k", json!({"demand": 1}));
+    let cache = cache(&database, &prometheus::Registry::new());
+    cache.get("k").await.unwrap();
+    let mut follower = cache.follow();
+    cache.evict_older(&Invalidation { entity: Some(("k".into(), 4)), tags: Vec::new() });
+    cache.apply(&change(2, REMOVAL));
+    assert_eq!(next(&mut follower).await, Some((3, false)), "version 4 re-creates it");
 }
 
 #[tokio::test(start_paused = true)]

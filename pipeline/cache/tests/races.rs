@@ -119,6 +119,34 @@ async fn an_early_invalidation_does_not_cost_a_load_if_its_patch_follows() {
 }
 
 #[tokio::test]
+async fn a_reader_between_an_early_invalidation_and_its_patch_waits_for_it() {
+    let database = MemoryDatabase::new();
+    database.set("k", json!({"demand": 1}));
+    let cache = cache(&database);
+    read(&cache, "k").await;
+    cache.evict_older(&invalidation("k", 2, &[]));
+    let reading = tokio::spawn({
+        let cache = cache.clone();
+        async move { read(&cache, "k").await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(cache.apply(&patch("k", 2, &demand(2))), Applied::Patched);
+    assert_eq!(reading.await.unwrap(), Some((2, json!(2), Level::L1)));
+    assert_eq!(database.gets.load(Ordering::Relaxed), 1);
+
+    // Not for ever: where the patch is lost, the database knows.
+    database.set("k", json!({"demand": 2}));
+    database.set("k", json!({"demand": 3}));
+    cache.evict_older(&invalidation("k", 3, &[]));
+    assert_eq!(read(&cache, "k").await, Some((3, json!(3), Level::L4)));
+    // Nor at all where more than one is missing.
+    database.set("k", json!({"demand": 4}));
+    database.set("k", json!({"demand": 5}));
+    cache.evict_older(&invalidation("k", 5, &[]));
+    assert_eq!(read(&cache, "k").await, Some((5, json!(5), Level::L4)));
+}
+
+#[tokio::test]
 async fn race_5_a_load_that_a_newer_version_overtakes_is_repeated() {
     let patched: fn(&Cache) = |cache| assert_eq!(cache.apply(&patch("k", 2, &demand(2))), Applied::Absent);
     let invalidated: fn(&Cache) = |cache| cache.evict_older(&invalidation("k", 2, &[]));
