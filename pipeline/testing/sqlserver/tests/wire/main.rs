@@ -1,6 +1,7 @@
-//! The wire, driven by `tiberius`, with a session that does as it is told.
+//! The wire, driven by `tiberius` and by `python-tds`, with a session that does as it is told.
 
 mod faults;
+mod pytds;
 mod raw;
 mod requests;
 mod session;

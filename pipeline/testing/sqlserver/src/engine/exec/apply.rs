@@ -18,6 +18,13 @@ pub(super) struct Change {
     pub new: Option<Vec<Cell>>,
 }
 
+/// What a change of rows sets off besides itself: bulk load switches each off by itself.
+#[derive(Clone, Copy)]
+pub(super) struct Effects {
+    pub checks: bool,
+    pub triggers: bool,
+}
+
 impl EngineSession {
     /// Applies the changes of one statement, with everything that follows from them.
     pub(super) fn apply(
@@ -28,18 +35,16 @@ impl EngineSession {
         updated: &[i64],
         out: &mut Out<'_>,
     ) -> Result<Vec<Change>> {
-        self.apply_with(table, changes, event, updated, true, true, out)
+        self.apply_with(table, changes, event, updated, Effects { checks: true, triggers: true }, out)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "bulk load switches triggers and checks off one by one")]
     pub(super) fn apply_with(
         &mut self,
         table: &Arc<Table>,
         mut changes: Vec<Change>,
         event: Event,
         updated: &[i64],
-        checks: bool,
-        fire: bool,
+        effects: Effects,
         out: &mut Out<'_>,
     ) -> Result<Vec<Change>> {
         if event == Event::Insert {
@@ -53,7 +58,7 @@ impl EngineSession {
         }
         self.write(table, &mut changes, updated)?;
         if !table.physical.starts_with("temp.") {
-            if checks {
+            if effects.checks {
                 self.check(table, &changes, event)?;
             }
             self.transaction.tracking.changed(&self.connection, &self.core, table, &changes_of(&changes))?;
@@ -61,7 +66,7 @@ impl EngineSession {
                 self.cascade(table, &changes, event, out)?;
             }
         }
-        if fire {
+        if effects.triggers {
             self.fire(table, &changes, event, updated, out)?;
         }
         Ok(changes)

@@ -4,7 +4,7 @@ use super::super::ast::{Event, TypeName};
 use super::super::catalog::Table;
 use super::super::errors::{Result, fault, unknown_column};
 use super::super::{parser, repr};
-use super::apply::Change;
+use super::apply::{Change, Effects};
 use super::{EngineSession, Frame, Out};
 use crate::session::Column;
 use crate::value::{SqlType, Value};
@@ -105,7 +105,8 @@ impl EngineSession {
                 }
                 changes.push(Change { rid: 0, old: None, new: Some(new) });
             }
-            session.apply_with(&table, changes, Event::Insert, &[], bulk.checks, bulk.triggers, out)
+            let effects = Effects { checks: bulk.checks, triggers: bulk.triggers };
+            session.apply_with(&table, changes, Event::Insert, &[], effects, out)
         });
         self.options.identity_insert = explicit;
         if let Err(error) = result {

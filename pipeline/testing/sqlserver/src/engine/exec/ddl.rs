@@ -5,6 +5,7 @@ use super::super::catalog::{Check, Column, Default_, Foreign, Index, Table, same
 use super::super::errors::{Result, fault, unknown_column, unsupported};
 use super::super::{clock, track};
 use super::apply::definition;
+use super::indexes::NewIndex;
 use super::{EngineSession, Out};
 use std::sync::Arc;
 
@@ -192,11 +193,20 @@ impl EngineSession {
                     }
                 }
                 let clustered = clustered.unwrap_or(*primary) && !table.indexes.iter().any(|index| index.clustered);
-                let index = self.index(table, &name, columns, true, clustered, Some(*next), *primary)?;
+                let new = NewIndex {
+                    name: &name,
+                    columns,
+                    unique: true,
+                    clustered,
+                    constraint: Some(*next),
+                    primary: *primary,
+                };
+                let index = self.index(table, &new)?;
                 table.indexes.push(index);
             }
             ConstraintDef::Index { name, unique, columns } => {
-                let index = self.index(table, name, columns, *unique, false, None, false)?;
+                let new = NewIndex { name, columns, unique: *unique, ..NewIndex::default() };
+                let index = self.index(table, &new)?;
                 table.indexes.push(index);
             }
             ConstraintDef::Check { name, text } => {

@@ -6,19 +6,23 @@ use super::super::errors::{Result, fault, unknown_column};
 use super::super::parser;
 use super::EngineSession;
 
+/// What an index is to be.
+#[derive(Default)]
+pub(super) struct NewIndex<'a> {
+    pub name: &'a str,
+    /// By name, and whether in descending order.
+    pub columns: &'a [(String, bool)],
+    pub unique: bool,
+    pub clustered: bool,
+    /// The number of the constraint that it serves.
+    pub constraint: Option<i64>,
+    pub primary: bool,
+}
+
 impl EngineSession {
-    #[allow(clippy::too_many_arguments, reason = "what an index is")]
-    pub(super) fn index(
-        &self,
-        table: &Table,
-        name: &str,
-        columns: &[(String, bool)],
-        unique: bool,
-        clustered: bool,
-        constraint: Option<i64>,
-        primary: bool,
-    ) -> Result<Index> {
-        let ids = columns
+    pub(super) fn index(&self, table: &Table, new: &NewIndex<'_>) -> Result<Index> {
+        let ids = new
+            .columns
             .iter()
             .map(|(name, descending)| {
                 table.column(name).map(|column| (column.id, *descending)).ok_or_else(|| {
@@ -27,22 +31,23 @@ impl EngineSession {
             })
             .collect::<Result<Vec<_>>>()?;
         // Number 1 is the clustered index's alone.
-        let id = if clustered { 1 } else { table.indexes.iter().map(|index| index.id).max().unwrap_or(1).max(1) + 1 };
+        let id =
+            if new.clustered { 1 } else { table.indexes.iter().map(|index| index.id).max().unwrap_or(1).max(1) + 1 };
         let bare = table.physical.rsplit('.').next().unwrap_or_default();
         let prefix = if table.physical.starts_with("temp.") { "temp." } else { "" };
         let number = table.indexes.len() + 1;
         let stamp = self.core.next_version();
         Ok(Index {
             id,
-            name: name.to_owned(),
+            name: new.name.to_owned(),
             physical: format!("{prefix}i{number}_{stamp}_{bare}"),
             columns: ids,
             included: Vec::new(),
-            unique,
-            clustered,
+            unique: new.unique,
+            clustered: new.clustered,
             filter: None,
-            constraint,
-            primary,
+            constraint: new.constraint,
+            primary: new.primary,
         })
     }
 
@@ -115,15 +120,14 @@ impl EngineSession {
             self.drop_index(&name, &definition.table, false)?;
         }
         let (table, _) = self.bind(|binder| binder.table(&definition.table))?;
-        let mut index = self.index(
-            &table,
-            &definition.name,
-            &definition.columns,
-            definition.unique,
-            definition.clustered,
-            None,
-            false,
-        )?;
+        let new = NewIndex {
+            name: &definition.name,
+            columns: &definition.columns,
+            unique: definition.unique,
+            clustered: definition.clustered,
+            ..NewIndex::default()
+        };
+        let mut index = self.index(&table, &new)?;
         index.filter.clone_from(&definition.filter);
         for name in &definition.included {
             index.included.push(table.column(name).ok_or_else(|| unknown_column(name))?.id);

@@ -7,6 +7,24 @@ use super::super::{clock, types};
 use super::EngineSession;
 use std::sync::Arc;
 
+/// What a view, a procedure or a trigger is to be.
+struct NewModule<'a> {
+    kind: ModuleKind,
+    text: &'a str,
+    /// Columns of a view, parameters of a procedure.
+    header: &'a str,
+    /// Of a trigger: its table, and on which of INSERT, UPDATE and DELETE it fires.
+    table: i64,
+    events: [bool; 3],
+    line: u32,
+}
+
+impl<'a> NewModule<'a> {
+    fn of(kind: ModuleKind, text: &'a str, line: u32) -> Self {
+        Self { kind, text, header: "", table: 0, events: [false; 3], line }
+    }
+}
+
 impl EngineSession {
     pub(super) fn define_rest(&mut self, kind: &Kind, line: u32) -> Result<()> {
         match kind {
@@ -34,7 +52,7 @@ impl EngineSession {
                 // Names are looked up now, as SQL Server does for a view.
                 self.bind(|binder| binder.query(query))?;
                 let header = columns.join("\u{1f}");
-                self.module(*define, name, ModuleKind::View, text, &header, 0, [false; 3], 0)
+                self.module(*define, name, &NewModule { header: &header, ..NewModule::of(ModuleKind::View, text, 0) })
             }
             Kind::CreateProcedure { define, name, parameters, text } => {
                 let mut header = Vec::new();
@@ -51,7 +69,11 @@ impl EngineSession {
                     })
                     .collect::<Vec<_>>()
                     .join(", ");
-                self.module(*define, name, ModuleKind::Procedure, text, &header, 0, [false; 3], line)
+                self.module(
+                    *define,
+                    name,
+                    &NewModule { header: &header, ..NewModule::of(ModuleKind::Procedure, text, line) },
+                )
             }
             Kind::CreateTrigger { define, name, table, events, instead, text } => {
                 if *instead {
@@ -66,7 +88,8 @@ impl EngineSession {
                 } else {
                     Name(vec![table.schema.clone(), name.last().to_owned()])
                 };
-                self.module(*define, &name, ModuleKind::Trigger, text, "", table.id, events, line)
+                let new = NewModule { table: table.id, events, ..NewModule::of(ModuleKind::Trigger, text, line) };
+                self.module(*define, &name, &new)
             }
             Kind::Drop { kind, names, if_exists } => {
                 names.iter().try_for_each(|name| self.drop_module(*kind, name, *if_exists))
@@ -86,18 +109,7 @@ impl EngineSession {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "what a module is")]
-    fn module(
-        &mut self,
-        define: Define,
-        name: &Name,
-        kind: ModuleKind,
-        text: &str,
-        header: &str,
-        table: i64,
-        events: [bool; 3],
-        line: u32,
-    ) -> Result<()> {
+    fn module(&mut self, define: Define, name: &Name, new: &NewModule<'_>) -> Result<()> {
         let schema = self.schema_of(name)?;
         let existing = self.catalog.object_id(&schema, name.last());
         let old = existing.and_then(|(id, _)| self.catalog.modules.get(&id)).cloned();
@@ -113,7 +125,7 @@ impl EngineSession {
             (Define::Alter, None) => {
                 return Err(fault(208, 16, format!("Invalid object name '{name}'.")).state(6));
             }
-            (_, Some(_)) if old.as_ref().is_none_or(|old| old.kind != kind) => {
+            (_, Some(_)) if old.as_ref().is_none_or(|old| old.kind != new.kind) => {
                 return Err(fault(
                     2010,
                     16,
@@ -129,15 +141,15 @@ impl EngineSession {
                 id,
                 schema,
                 name: name.last().to_owned(),
-                kind,
-                text: text.to_owned(),
-                header: header.to_owned(),
-                table,
-                events,
+                kind: new.kind,
+                text: new.text.to_owned(),
+                header: new.header.to_owned(),
+                table: new.table,
+                events: new.events,
                 disabled: old.as_ref().is_some_and(|old| old.disabled),
                 created: old.as_ref().map_or(now, |old| old.created),
                 modified: now,
-                line,
+                line: new.line,
             };
             catalog.modules.insert(id, Arc::new(module));
             Ok(())

@@ -1,7 +1,7 @@
 //! Indexes, keys, constraints.
 
 use super::super::catalog::Table;
-use super::schema::{object, object_and, view};
+use super::schema::{Object, object_and, view};
 use super::{ColumnOf, Look, NAME, View, WORD, count, flag, number, text};
 use crate::value::SqlType;
 use crate::value::SqlType::{Bit, Int, NVarChar, TinyInt};
@@ -52,19 +52,8 @@ pub(super) const VIEWS: &[View] = &[
         for table in look.catalog.tables.values() {
             for index in &table.indexes {
                 let Some(id) = index.constraint else { continue };
-                let (kind, desc) = index.constraint_kind();
-                let mut row = object(
-                    look,
-                    &index.name,
-                    id,
-                    &table.schema,
-                    table.id,
-                    kind,
-                    desc,
-                    table.created,
-                    table.modified,
-                    false,
-                );
+                let object = Object::of_table(table, &index.name, id, table.id, index.constraint_kind());
+                let mut row = Object { shipped: false, ..object }.row(look);
                 row.extend([number(index.id), flag(index.name.contains("__"))]);
                 rows.push(row);
             }

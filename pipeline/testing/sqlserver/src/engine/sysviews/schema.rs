@@ -1,6 +1,6 @@
 //! Tables, columns, keys, modules.
 
-use super::super::catalog::ModuleKind;
+use super::super::catalog::{ModuleKind, Table};
 use super::super::errors::Result;
 use super::super::types;
 use super::{COLLATION, ColumnOf, Look, NAME, TYPES, View, WORD, count, flag, number, text};
@@ -61,6 +61,9 @@ const TABLE: &[ColumnOf] = &object_and::<13>(&[
     ("lob_data_space_id", Int, false),
 ]);
 
+/// What a table is among the objects.
+const USER_TABLE: (&str, &str) = ("U", "USER_TABLE");
+
 pub(super) const VIEWS: &[View] = &[
     view(
         "schemas",
@@ -77,18 +80,7 @@ pub(super) const VIEWS: &[View] = &[
             .tables
             .values()
             .map(|table| {
-                let mut row = object(
-                    look,
-                    &table.name,
-                    table.id,
-                    &table.schema,
-                    0,
-                    "U",
-                    "USER_TABLE",
-                    table.created,
-                    table.modified,
-                    table.shipped,
-                );
+                let mut row = Object::of_table(table, &table.name, table.id, 0, USER_TABLE).row(look);
                 row.extend([flag(!table.instances.is_empty()), flag(false), number(0), number(0)]);
                 row
             })
@@ -210,31 +202,40 @@ pub(super) const VIEWS: &[View] = &[
     ),
 ];
 
-#[allow(clippy::too_many_arguments, reason = "the columns of an object")]
-pub(super) fn object(
-    look: &Look<'_>,
-    name: &str,
-    id: i64,
-    schema: &str,
-    parent: i64,
-    kind: &str,
-    desc: &str,
-    created: i64,
-    modified: i64,
-    shipped: bool,
-) -> Vec<Cell> {
-    let schema = look.catalog.schema(schema).map_or(1, |(id, _)| id);
-    vec![
-        text(name),
-        number(id),
-        number(schema),
-        number(parent),
-        text(format!("{kind:<2}")),
-        text(desc),
-        number(created),
-        number(modified),
-        flag(shipped),
-    ]
+/// A row of `sys.objects`, which other views continue.
+pub(super) struct Object<'a> {
+    pub name: &'a str,
+    pub id: i64,
+    pub schema: &'a str,
+    pub parent: i64,
+    /// `type` and `type_desc`.
+    pub kind: (&'a str, &'a str),
+    pub created: i64,
+    pub modified: i64,
+    pub shipped: bool,
+}
+
+impl<'a> Object<'a> {
+    /// A table, or what belongs to it.
+    pub fn of_table(table: &'a Table, name: &'a str, id: i64, parent: i64, kind: (&'a str, &'a str)) -> Self {
+        let Table { schema, created, modified, shipped, .. } = table;
+        Self { name, id, schema, parent, kind, created: *created, modified: *modified, shipped: *shipped }
+    }
+
+    pub fn row(&self, look: &Look<'_>) -> Vec<Cell> {
+        let schema = look.catalog.schema(self.schema).map_or(1, |(id, _)| id);
+        vec![
+            text(self.name),
+            number(self.id),
+            number(schema),
+            number(self.parent),
+            text(format!("{:<2}", self.kind.0)),
+            text(self.kind.1),
+            number(self.created),
+            number(self.modified),
+            flag(self.shipped),
+        ]
+    }
 }
 
 fn modules(look: &Look<'_>, kind: ModuleKind) -> Vec<Vec<Cell>> {
@@ -243,23 +244,22 @@ fn modules(look: &Look<'_>, kind: ModuleKind) -> Vec<Vec<Cell>> {
         .values()
         .filter(|module| module.kind == kind)
         .map(|module| {
-            let (short, desc) = match kind {
+            let kind = match kind {
                 ModuleKind::View => ("V", "VIEW"),
                 ModuleKind::Procedure => ("P", "SQL_STORED_PROCEDURE"),
                 ModuleKind::Trigger => ("TR", "SQL_TRIGGER"),
             };
-            object(
-                look,
-                &module.name,
-                module.id,
-                &module.schema,
-                module.table,
-                short,
-                desc,
-                module.created,
-                module.modified,
-                false,
-            )
+            let object = Object {
+                name: &module.name,
+                id: module.id,
+                schema: &module.schema,
+                parent: module.table,
+                kind,
+                created: module.created,
+                modified: module.modified,
+                shipped: false,
+            };
+            object.row(look)
         })
         .collect()
 }
@@ -267,34 +267,22 @@ fn modules(look: &Look<'_>, kind: ModuleKind) -> Vec<Vec<Cell>> {
 fn objects(look: &Look<'_>) -> Vec<Vec<Cell>> {
     let mut rows = Vec::new();
     for table in look.catalog.tables.values() {
-        let mut add = |name: &str, id: i64, parent: i64, kind: &str, desc: &str| {
-            rows.push(object(
-                look,
-                name,
-                id,
-                &table.schema,
-                parent,
-                kind,
-                desc,
-                table.created,
-                table.modified,
-                table.shipped,
-            ));
+        let mut add = |name: &str, id: i64, parent: i64, kind: (&str, &str)| {
+            rows.push(Object::of_table(table, name, id, parent, kind).row(look));
         };
-        add(&table.name, table.id, 0, "U", "USER_TABLE");
+        add(&table.name, table.id, 0, USER_TABLE);
         for index in &table.indexes {
             let Some(id) = index.constraint else { continue };
-            let (kind, desc) = index.constraint_kind();
-            add(&index.name, id, table.id, kind, desc);
+            add(&index.name, id, table.id, index.constraint_kind());
         }
         for foreign in &table.foreign {
-            add(&foreign.name, foreign.id, table.id, "F", "FOREIGN_KEY_CONSTRAINT");
+            add(&foreign.name, foreign.id, table.id, ("F", "FOREIGN_KEY_CONSTRAINT"));
         }
         for check in &table.checks {
-            add(&check.name, check.id, table.id, "C", "CHECK_CONSTRAINT");
+            add(&check.name, check.id, table.id, ("C", "CHECK_CONSTRAINT"));
         }
         for default in table.columns.iter().filter_map(|column| column.default.as_ref()) {
-            add(&default.name, default.id, table.id, "D", "DEFAULT_CONSTRAINT");
+            add(&default.name, default.id, table.id, ("D", "DEFAULT_CONSTRAINT"));
         }
     }
     for kind in [ModuleKind::View, ModuleKind::Procedure, ModuleKind::Trigger] {

@@ -3,26 +3,15 @@
 //! The client is installed into a virtual environment below Cargo's target directory, which needs `python3` with its
 //! `venv` module, and PyPI or a mirror of it. Where they are missing the test says so and passes, unless `CI` is `true`.
 
-#[path = "../wire/session.rs"]
-#[allow(dead_code, reason = "the wire's own tests look at more of it")]
-mod session;
-
-use session::{Scripted, Seen};
-use smartpulse_stand_in::server::{Options, Sessions, StandIn, TlsMode};
+use super::start;
+use smartpulse_stand_in::server::{Options, StandIn, TlsMode};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Pinned: what is tested against should not change by itself. The last two bring TLS.
 const PACKAGES: [&str; 3] = ["python-tds==1.17.1", "pyOpenSSL==25.3.0", "cryptography==46.0.3"];
-
-fn start(tls: TlsMode) -> (StandIn, Arc<Seen>) {
-    let seen = Arc::new(Seen::default());
-    let shared = seen.clone();
-    let sessions: Sessions = Arc::new(move |_| Ok(Box::new(Scripted::new(shared.clone()))));
-    (StandIn::with_sessions(Options { tls, ..Options::default() }, sessions).unwrap(), seen)
-}
 
 /// The environment's interpreter; or why there is none.
 fn python() -> Result<PathBuf, String> {
@@ -61,7 +50,7 @@ fn python_or_skip() -> Option<PathBuf> {
 }
 
 fn check(script: &str, python: &Path, arguments: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytds").join(script);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire/pytds").join(script);
     match run(Command::new(python).arg(script).args(arguments)) {
         Ok(output) => println!("{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => panic!("{error}"),
@@ -71,8 +60,8 @@ fn check(script: &str, python: &Path, arguments: &[&str]) {
 #[test]
 fn a_client_of_others_understands_the_wire() {
     let Some(python) = python_or_skip() else { return };
-    let (server, seen) = start(TlsMode::Supported);
-    let (strict, _) = start(TlsMode::Required);
+    let (server, seen) = start(Options::default());
+    let (strict, _) = start(Options { tls: TlsMode::Required, ..Options::default() });
     let ca = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stand-in-ca-{}.pem", std::process::id()));
     // Two servers, two authorities: one file vouches for both.
     std::fs::write(&ca, format!("{}{}", server.ca_pem(), strict.ca_pem())).unwrap();
