@@ -6,10 +6,10 @@ use super::memory::Known;
 use super::position::{Phase, Text};
 use super::{OnSchemaChange, Snapshot, Table};
 use smartpulse_clients::database::{Change, Poll, SchemaChange, Tombstone, Watermark};
-use smartpulse_pipeline::error::Result;
+use smartpulse_pipeline::error::{ErrorKind, Result};
 use smartpulse_pipeline::source::Unreadable;
 use smartpulse_pipeline::{Event, Key, Operation, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What one step gave.
 pub(super) struct Step {
@@ -193,9 +193,9 @@ impl<'a> Reader<'a> {
         let Some(memory) = &table.memory else { return Ok(Phase::Stream { stream }) };
         let (remembered, last) = memory.page(after, limit).await?;
         let keys: Vec<Key> = remembered.iter().map(|(key, _)| key.clone()).collect();
-        let there = if keys.is_empty() { Vec::new() } else { table.database.get(&table.name, &keys).await? };
+        let there = self.there(&keys).await?;
         for (key, version) in remembered {
-            if !there.iter().any(|row| row.key == key) {
+            if !there.contains(&key) {
                 told.vanished(Tombstone { key, version: version + 1, deleted_at: Timestamp::now() });
             }
         }
@@ -203,6 +203,25 @@ impl<'a> Reader<'a> {
             Some(last) => Phase::Vanish { stream, after: Some(last) },
             None => Phase::Stream { stream },
         })
+    }
+
+    /// Which of `keys` there are. A row that cannot be read is there all the same, and fails those that it is asked with.
+    async fn there(&self, keys: &[Key]) -> Result<HashSet<Key>> {
+        let mut there = HashSet::with_capacity(keys.len());
+        let mut open = vec![keys];
+        while let Some(keys) = open.pop().filter(|keys| !keys.is_empty()) {
+            match self.table.database.get(&self.table.name, keys).await {
+                Ok(rows) => there.extend(rows.into_iter().map(|row| row.key)),
+                Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
+                Err(_) => match keys {
+                    [only] => {
+                        there.insert(only.clone());
+                    }
+                    several => open.extend(<[_; 2]>::from(several.split_at(several.len() / 2))),
+                },
+            }
+        }
+        Ok(there)
     }
 
     /// What was committed after the place of a phase.
@@ -315,7 +334,7 @@ impl Changes<'_> {
             }
             let there = change.operation != Operation::Delete;
             // Only where a later delete may ask; a page has each such key in the map already, or nobody knows it.
-            if there || known.contains_key(&change.key) {
+            if remembers && (there || known.contains_key(&change.key)) {
                 known.insert(change.key.clone(), Known { version: change.version, there });
             }
             self.events.changed(change);

@@ -66,13 +66,8 @@ async fn after_a_lost_position_only_what_differs_passes_the_version_check_and_no
 #[tokio::test]
 async fn a_table_that_lost_its_position_is_scanned_again_alone() {
     let place = Place::new().await;
-    place.insert([1]);
-    place.insert_unit(101);
-    let graph = place.rig.start(&plain(BOTH)).await;
-    place.until_caught_up("Forecasts").await;
-    place.until_caught_up("ProductionUnits").await;
+    let graph = place.start_both().await;
     graph.stop().await.unwrap();
-    place.forget();
     place.update(1, 2.0);
     place.insert_unit(102);
     place.insert_unit(103);

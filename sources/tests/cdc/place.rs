@@ -8,7 +8,7 @@ use smartpulse_clients::ledger::StoreLedger;
 use smartpulse_pipeline::state::Store;
 use smartpulse_pipeline::{Error, Event, Operation};
 use smartpulse_sources::request_resnapshot;
-use smartpulse_testing::{PATIENCE, Probe, Rig, uuid, within};
+use smartpulse_testing::{Graph, PATIENCE, Probe, Rig, uuid, within};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -94,6 +94,17 @@ impl Place {
         let captured_tables = tables.iter().map(|table| (*table).to_owned()).collect();
         let config = SqliteConfig { log_rows_max: 1, captured_tables, ..SqliteConfig::default() };
         open(&self.folder, &config).clean().await.unwrap();
+    }
+
+    /// Captures a forecast and a unit; what was told of them is forgotten.
+    pub async fn start_both(&self) -> Graph {
+        self.insert([1]);
+        self.insert_unit(101);
+        let graph = self.rig.start(&plain(BOTH)).await;
+        self.until_caught_up("Forecasts").await;
+        self.until_caught_up("ProductionUnits").await;
+        self.forget();
+        graph
     }
 
     /// Waits until a table's stream has committed everything that the database has logged of it.

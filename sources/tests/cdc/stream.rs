@@ -1,6 +1,6 @@
 //! The stream: restarts, modes, rows without a form, epochs.
 
-use crate::place::{BOTH, FORECASTS, Place, document, forecast, number, plain};
+use crate::place::{FORECASTS, Place, document, forecast, number, plain};
 use smartpulse_clients::embedded::{DataFolder, MemoryStore, SqliteStore, StateConfig, StateFile};
 use smartpulse_clients::ledger::{Ledger, StoreLedger};
 use smartpulse_pipeline::Operation::{Delete, Insert, Update};
@@ -85,12 +85,7 @@ async fn net_changes_collapse_in_mode_change_tracking_and_nothing_collapses_in_m
 #[tokio::test]
 async fn a_row_without_a_json_form_is_set_aside_and_neither_its_table_nor_another_waits_for_it() {
     let place = Place::new().await;
-    place.insert([1]);
-    place.insert_unit(101);
-    let graph = place.rig.start(&plain(BOTH)).await;
-    place.until_caught_up("Forecasts").await;
-    place.until_caught_up("ProductionUnits").await;
-    place.forget();
+    let graph = place.start_both().await;
     // SQLite lets a text be any bytes.
     place.execute("UPDATE ProductionUnits SET Name = CAST(x'ff' AS TEXT) WHERE Id = ?1", &[&uuid(101)]);
     place.insert_unit(102);

@@ -174,17 +174,21 @@ struct Image {
 
 impl Page<'_> {
     async fn read(&self, connection: &mut Connection, limit: usize, more_behind: bool) -> Outcome<Poll> {
-        // Most changes have two rows, the second a trigger's.
-        let count = limit.saturating_mul(2).saturating_add(LOOK_AHEAD + 1).min(ROWS_MAX);
+        // Most changes have one row; where a trigger's is a second one, a page has fewer changes.
+        let count = limit.saturating_add(LOOK_AHEAD + 1).min(ROWS_MAX);
         let (raws, images, min) = self.rows(connection, count).await?;
         if min > self.position.at.needs() {
             return Ok(Poll::PositionLost(Instance { min, ..self.instance.clone() }.cleaned(self.position.at)));
         }
         let complete = raws.len() < count;
         let judged = if complete { raws.len() } else { raws.len() - LOOK_AHEAD };
-        let unresolved = Window::new(&raws, &[], complete, self.known.rules).unresolved(judged);
-        let beyond = self.beyond(connection, &raws, &unresolved).await?;
-        let window = Window::new(&raws, &beyond, complete, self.known.rules);
+        let mut window = Window::new(&raws, &[], complete, self.known.rules);
+        let unresolved = window.unresolved(judged);
+        let beyond;
+        if !unresolved.is_empty() {
+            beyond = self.beyond(connection, &raws, &unresolved).await?;
+            window = Window::new(&raws, &beyond, complete, self.known.rules);
+        }
         let (mut changes, mut boundary, mut full): (Vec<Change>, _, _) = (Vec::new(), None, false);
         // Whether nothing but the rest of the last change came behind it.
         let mut adjacent = false;

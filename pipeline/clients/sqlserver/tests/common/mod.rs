@@ -1,6 +1,6 @@
 //! A server with the product's schema: the stand-in, or the one that `SMARTPULSE_SQLSERVER_URL` names.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use smartpulse_clients::database::Database;
 use smartpulse_pipeline::error::Result;
