@@ -45,7 +45,10 @@ impl<V: Weigh> KeyMap<V> {
     /// The state of a key, to be changed in place.
     pub fn get_mut(&mut self, section: &Arc<str>, key: &Key) -> Option<&mut V> {
         let at = self.position(section)?;
-        // Twice the same look-up in the common case, which the borrow checker does not let us keep.
+        if self.sections[at].1.old.is_empty() {
+            return self.sections[at].1.young.get_mut(&**key)?.as_mut();
+        }
+        // Twice the same look-up where the key is young, which the borrow checker does not let us keep.
         if !self.sections[at].1.young.contains_key(&**key) {
             let state = self.sections[at].1.old.remove(&**key)?;
             self.insert(at, key, state);

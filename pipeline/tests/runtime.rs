@@ -110,6 +110,23 @@ async fn a_sink_that_writes_nothing_any_more_costs_two_policies_and_not_one_per_
 }
 
 #[tokio::test]
+async fn an_event_that_is_refused_takes_no_tries_from_its_neighbours() {
+    let rig = rig();
+    let (probe, store) = (&rig.probe, &rig.store);
+    // The batch and its first event are refused; the second one meets a passing trouble.
+    for error in [Error::rejected("no"), Error::rejected("no"), Error::transient("deadlock")] {
+        probe.fail("k", error);
+    }
+    let graph = rig.start(PLAIN).await;
+    probe.emit(vec![event("bad", 1), event("b", 1)]);
+    probe.until("the batch is done", |p| p.last_committed() == Some(2)).await;
+    assert_eq!(probe.versions("k", "b"), [1]);
+    let letters: Vec<_> = letters(store).await.into_iter().map(|(_, reason, key)| (reason, key)).collect();
+    assert_eq!(letters, [("no".to_owned(), Some("bad".to_owned()))]);
+    graph.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_committer_that_gives_up_stops_the_graph_and_is_named() {
     let rig = rig();
     let probe = &rig.probe;

@@ -206,7 +206,9 @@ impl Chain {
         let node = &self.nodes[index];
         for (port, mut batch) in output.batches.drain(..) {
             // Two documents under one version: somebody writes past the triggers. One line for a batch.
-            if let (true, Some(event)) = (node.captures_state, batch.events.iter().find(|event| event.resync)) {
+            if node.captures_state
+                && let Some(event) = batch.events.iter().find(|event| event.resync)
+            {
                 tracing::warn!(
                     component = %node.component,
                     section = %event.section,

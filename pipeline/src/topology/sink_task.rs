@@ -114,15 +114,16 @@ impl SinkTask {
                             tries = Tries::Policy;
                             letters.extend(more);
                         }
-                        Attempt::Refused(reason, attempts) => {
-                            tries = Tries::One;
-                            letters.extend(self.letters(&single, &reason, attempts));
+                        Attempt::Refused(error, attempts) => {
+                            // A refusal is an answer: only a sink that keeps failing is out of order.
+                            tries = if error.kind() == ErrorKind::Transient { Tries::One } else { Tries::Policy };
+                            letters.extend(self.letters(&single, &error.chain(), attempts));
                         }
                     }
                 }
                 Ok(letters)
             }
-            Attempt::Refused(reason, attempts) => Ok(self.letters(batch, &reason, attempts)),
+            Attempt::Refused(error, attempts) => Ok(self.letters(batch, &error.chain(), attempts)),
         }
     }
 
@@ -157,10 +158,10 @@ impl SinkTask {
             };
             let delay = match error.kind() {
                 ErrorKind::Fatal => return Err(self.fatal(error)),
-                ErrorKind::Rejected => return Ok(Attempt::Refused(error.chain(), backoff.attempts())),
+                ErrorKind::Rejected => return Ok(Attempt::Refused(error, backoff.attempts())),
                 ErrorKind::Transient => match tries.delay(&mut backoff) {
                     Some(delay) => delay,
-                    None => return Ok(Attempt::Refused(error.chain(), backoff.attempts())),
+                    None => return Ok(Attempt::Refused(error, backoff.attempts())),
                 },
                 ErrorKind::Unavailable => {
                     if outage.is_none() {
@@ -242,5 +243,5 @@ impl Tries {
 
 enum Attempt {
     Written(Vec<DeadLetter>),
-    Refused(String, u32),
+    Refused(Error, u32),
 }
