@@ -3,12 +3,17 @@
 use crate::error::ApiError;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// Answers for handlers that panic.
+pub(crate) fn answering() -> CatchPanicLayer<impl Fn(Box<dyn Any + Send>) -> Response + Clone> {
+    CatchPanicLayer::custom(|panic: Box<dyn Any + Send>| panicked(&*panic))
+}
 
 /// The answer of a handler that panicked. Its message may name anything, so that it goes to the log only.
-#[allow(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+fn panicked(panic: &(dyn Any + Send)) -> Response {
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(message = message.unwrap_or("(no text)"), "a request panicked");
+    tracing::error!(panic = message.unwrap_or("(no text)"), "a request panicked");
     ApiError::Internal.into_response()
 }
 
@@ -21,7 +26,6 @@ mod tests {
     use http::{Request, StatusCode};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
-    use tower_http::catch_panic::CatchPanicLayer;
 
     #[tokio::test]
     async fn a_panic_is_answered_without_its_message() {
@@ -30,7 +34,7 @@ mod tests {
                 panic!("the password is 1234")
             }
         };
-        let router: Router = Router::new().route("/", get(fails)).layer(CatchPanicLayer::custom(panicked));
+        let router: Router = Router::new().route("/", get(fails)).layer(answering());
         let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();

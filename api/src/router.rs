@@ -24,7 +24,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::cors::CorsLayer;
@@ -139,7 +138,7 @@ impl Api {
         let router = router
             .fallback(|| async { ApiError::NotFound })
             .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-            .layer(CatchPanicLayer::custom(panics::panicked))
+            .layer(panics::answering())
             .layer(CompressionLayer::new().compress_when(worth_it))
             .layer(from_fn_with_state(Arc::clone(&self.gate), gate::gate));
         // Outermost: a browser asks whether it may ask, without a token.

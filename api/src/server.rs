@@ -138,6 +138,6 @@ mod tests {
     fn streams_leave_connections_for_health() {
         let mut settings = Settings::default().api;
         settings.streams.clients_max = 100_000;
-        assert_eq!(connections_max(&settings), 100_000 + settings.concurrency_max + CONNECTIONS_SPARE);
+        assert!(connections_max(&settings) > settings.streams.clients_max + settings.concurrency_max);
     }
 }

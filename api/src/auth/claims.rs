@@ -53,10 +53,9 @@ mod tests {
     const A: &str = "0b0a1c60-0000-4000-8000-00000000000a";
     const B: &str = "0b0a1c60-0000-4000-8000-00000000000b";
 
-    #[allow(clippy::needless_pass_by_value, reason = "claims are made for one check")]
-    fn check(claims: Value, expected: Result<(Role, &[&str]), Refusal>) {
+    fn check(claims: &Value, expected: Result<(Role, &[&str]), Refusal>) {
         let names = ClaimNames { user: "sub".into(), role: "roles".into(), company: "company".into() };
-        let Value::Object(map) = &claims else { panic!("claims are an object") };
+        let Value::Object(map) = claims else { panic!("claims are an object") };
         let found = caller(&names, map);
         let found = found.as_ref().map(|c| (c.role, c.companies.iter().map(|c| &**c).collect::<Vec<_>>()));
         assert_eq!(found.map_err(|refusal| *refusal), expected.map(|(role, of)| (role, of.to_vec())), "{claims}");
@@ -64,13 +63,13 @@ mod tests {
 
     #[test]
     fn claims_are_texts_or_lists_and_the_highest_role_counts() {
-        check(json!({"sub": USER, "exp": 7, "roles": "viewer", "company": A}), Ok((Role::Viewer, &[A])));
+        check(&json!({"sub": USER, "exp": 7, "roles": "viewer", "company": A}), Ok((Role::Viewer, &[A])));
         check(
-            json!({"sub": USER, "exp": 7.5, "roles": ["other", "editor", "viewer"], "company": [B, A.to_uppercase(), A]}),
+            &json!({"sub": USER, "exp": 7.5, "roles": ["other", "editor", "viewer"], "company": [B, A.to_uppercase(), A]}),
             Ok((Role::Editor, &[A, B])),
         );
-        check(json!({"sub": USER, "exp": 7, "roles": "admin"}), Ok((Role::Admin, &[])));
-        check(json!({"sub": USER, "exp": 7, "roles": "admin", "company": null}), Ok((Role::Admin, &[])));
+        check(&json!({"sub": USER, "exp": 7, "roles": "admin"}), Ok((Role::Admin, &[])));
+        check(&json!({"sub": USER, "exp": 7, "roles": "admin", "company": null}), Ok((Role::Admin, &[])));
     }
 
     #[test]
@@ -96,7 +95,7 @@ mod tests {
             (json!({"sub": USER, "exp": 7, "roles": "viewer", "company": vec![A; 101]}), Refusal::Company),
             (json!({"sub": USER, "roles": "viewer"}), Refusal::Claims),
         ] {
-            check(claims, Err(refusal));
+            check(&claims, Err(refusal));
         }
     }
 }

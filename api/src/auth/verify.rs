@@ -77,6 +77,12 @@ impl Refusal {
     }
 }
 
+/// The bytes that remembering a token takes.
+fn weight(token: &str, caller: &Caller) -> u32 {
+    let companies = caller.companies.iter().map(|company| company.len() + COMPANY_OVERHEAD_BYTES);
+    u32::try_from(token.len() + REMEMBERED_OVERHEAD_BYTES + companies.sum::<usize>()).unwrap_or(u32::MAX)
+}
+
 /// Checks tokens.
 pub(crate) struct Verifier {
     keys: Keys,
@@ -91,19 +97,14 @@ impl Verifier {
     ///
     /// If there are no keys, if one is unreadable, or if it is no secret where one is needed.
     pub fn new(settings: &AuthSettings, environment: &str) -> Result<Self> {
-        #[allow(clippy::borrowed_box, reason = "the cache hands over its key")]
-        let weigh = |token: &Box<str>, caller: &Arc<Caller>| {
-            let companies = caller.companies.iter().map(|company| company.len() + COMPANY_OVERHEAD_BYTES);
-            u32::try_from(token.len() + REMEMBERED_OVERHEAD_BYTES + companies.sum::<usize>()).unwrap_or(u32::MAX)
-        };
         Ok(Self {
             keys: Keys::new(settings, environment)?,
             names: settings.claims.clone(),
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),
-            remembered: Cache::builder()
+            remembered: Cache::<Box<str>, Arc<Caller>>::builder()
                 .max_capacity(REMEMBERED_BYTES_MAX)
-                .weigher(weigh)
+                .weigher(|token, caller| weight(token, caller))
                 .time_to_live(REMEMBERED)
                 .build(),
         })

@@ -89,7 +89,7 @@ impl Entry {
         };
         let previous = owner.map(|owner| owner.version);
         let whole = |document: &Document| {
-            let mut items = Vec::with_capacity(document.len() + 48);
+            let mut items = Vec::with_capacity(document.bytes().len() + 48);
             if event.version == 1 {
                 whole_add(document, &mut items);
             } else {
@@ -137,9 +137,17 @@ impl Entry {
         }
     }
 
+    /// What an audience is sent that was told nothing of the forecast yet: a patch would be of a document that it has not.
+    pub fn first_frame(&self, audience: &Audience) -> Option<&Bytes> {
+        match &self.appeared {
+            Some(whole) if audience.sees(self.to.as_deref()) => Some(whole),
+            _ => self.frame(audience),
+        }
+    }
+
     /// A frame of this entry as it is sent where nobody may resume yet.
     pub fn without_id(&self, frame: &Bytes) -> Bytes {
-        frame.slice(id_line(&self.cursor).len()..)
+        frame.slice(ID.len() + self.cursor.len() + 1..)
     }
 
     /// What the entry takes in memory, roughly.
@@ -157,7 +165,7 @@ pub(super) fn company(document: &Document) -> Option<Arc<str>> {
 /// A whole document as an event of its own, for who has none. It is no place to resume from: what comes after it in the log
 /// may be older.
 pub(super) fn whole_frame(source: &Source, key: &Key, version: i64, document: &Document) -> Bytes {
-    let mut items = Vec::with_capacity(document.len() + 48);
+    let mut items = Vec::with_capacity(document.bytes().len() + 48);
     whole_replace(document, &mut items);
     let patch = Patch { items: items.into(), whole: true };
     frame(source, key, version, None, patch, Timestamp::now(), None)
@@ -172,10 +180,8 @@ pub(super) fn cursor(message: &MessageId) -> Box<str> {
     text.into()
 }
 
-/// The line of an event that says where clients resume after it.
-fn id_line(cursor: &str) -> String {
-    format!("id: {cursor}\n")
-}
+/// What begins the line of an event that says where clients resume after it.
+const ID: &str = "id: ";
 
 /// An event of a stream: a DataChanged message (contract 4) as its data.
 fn frame(
@@ -199,7 +205,9 @@ fn frame(
     });
     let mut out = Vec::with_capacity(message.len() + 64);
     if let Some(cursor) = cursor {
-        out.extend_from_slice(id_line(cursor).as_bytes());
+        for part in [ID, cursor, "\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
     out.extend_from_slice(b"event: change\ndata: ");
     // Between the tokens of JSON a line break is a space; within a text it is escaped.
@@ -274,6 +282,20 @@ mod tests {
             let again = Entry::of(&source(), &event, owner.as_ref(), known.as_ref(), id(99));
             assert!(again.is_none(), "a repeated version is told once");
         }
+    }
+
+    #[test]
+    fn who_was_told_nothing_of_a_forecast_that_moves_is_sent_no_patch_of_it() {
+        let change = |company: &str| Document::from_value(&json!({"id": "k", "companyId": company})).unwrap();
+        let owner = Owner { version: 1, company: Some(B.into()), heard: true };
+        let known = Known { version: 1, document: change(B) };
+        let moved = event(2, Operation::Update, Some(change(A).to_value()));
+        let (entry, _) = Entry::of(&source(), &moved, Some(&owner), Some(&known), id(0)).unwrap();
+        let text = |frame: Option<&Bytes>| String::from_utf8(frame.unwrap().to_vec()).unwrap();
+        let (both, old) = (Audience::of([A, B]), Audience::of([B]));
+        assert!(text(entry.frame(&both)).contains(r#""Path":"/companyId""#));
+        assert!(text(entry.first_frame(&both)).contains(r#""Op":"replace","Path":"","#));
+        assert!(text(entry.first_frame(&old)).contains(r#""Op":"remove""#));
     }
 
     #[test]

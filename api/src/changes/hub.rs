@@ -49,11 +49,13 @@ impl Feed {
             };
             if let Err(error) = outcome {
                 tracing::warn!(error = error.chain(), "changes are not heard");
-                let mut why = error.to_string();
-                if why.contains(TAKEN) {
-                    why += "; instances that share a bus need a name each: api.streams.instance";
-                }
-                self.readiness.degraded("changes", &why);
+                // Everybody may read readiness; addresses are for the log.
+                let why = if error.to_string().contains(TAKEN) {
+                    "the subscription is taken; instances that share a bus need a name each: api.streams.instance"
+                } else {
+                    "they are not heard"
+                };
+                self.readiness.degraded("changes", why);
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
@@ -173,5 +175,5 @@ pub(super) fn subscription(instance: &str) -> String {
 
 /// What is known of a key takes this much in memory.
 pub(super) fn weigh(key: &Key, known: &Arc<Known>) -> u32 {
-    u32::try_from(key.len() + known.document.len() + 400).unwrap_or(u32::MAX)
+    u32::try_from(key.len() + known.document.memory() + 400).unwrap_or(u32::MAX)
 }

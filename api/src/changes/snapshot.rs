@@ -77,6 +77,11 @@ struct Version {
 }
 
 impl Told {
+    /// Whether some version of it was told. One that moved from company to company between their pages was not.
+    pub fn has(&self, key: &Key) -> bool {
+        self.versions.contains_key(key)
+    }
+
     /// Whether this was told, or a later version.
     pub fn knows(&self, entry: &Entry) -> bool {
         self.versions.get(&entry.key).is_some_and(|version| entry.version <= version.number)

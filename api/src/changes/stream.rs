@@ -320,10 +320,12 @@ impl Stream {
 
     /// What of an entry is sent.
     fn frame(&mut self, entry: &Change) -> Option<Bytes> {
+        let mut first = false;
         if let Some(told) = &self.told {
             if told.knows(entry) {
                 return None;
             }
+            first = !told.has(&entry.key);
             if told.is_settled_by(entry) {
                 self.told = None;
             }
@@ -331,7 +333,8 @@ impl Stream {
         if self.scope.key.as_ref().is_some_and(|key| *key != entry.key) {
             return None;
         }
-        let frame = entry.frame(&self.scope.audience)?;
+        let audience = &self.scope.audience;
+        let frame = if first { entry.first_frame(audience) } else { entry.frame(audience) }?;
         Some(if self.told.is_none() { frame.clone() } else { entry.without_id(frame) })
     }
 }

@@ -74,13 +74,12 @@ fn without(member: &str) -> Value {
     claims
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "headers are made for one token")]
-fn signed(header: Header, claims: &Value, key: &EncodingKey) -> String {
-    encode(&header, claims, key).unwrap()
+fn signed(header: &Header, claims: &Value, key: &EncodingKey) -> String {
+    encode(header, claims, key).unwrap()
 }
 
 fn hs(claims: &Value) -> String {
-    signed(Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes()))
+    signed(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes()))
 }
 
 fn kid(algorithm: Algorithm, kid: &str) -> Header {
@@ -118,14 +117,14 @@ async fn every_bad_token_gets_the_same_answer_and_its_reason_a_metric() {
         ("malformed", format!("Basic {good}")),
         ("malformed", good.clone()),
         ("malformed", bearer(&unsigned)),
-        ("malformed", bearer(&signed(crit, &claims(), &own))),
+        ("malformed", bearer(&signed(&crit, &claims(), &own))),
         ("too_long", bearer(&format!("{good}{}", "x".repeat(6_500)))),
         ("signature", bearer(&format!("{head}.{payload}.AAAA"))),
-        ("signature", bearer(&signed(Header::new(Algorithm::HS256), &claims(), &other_secret))),
-        ("signature", bearer(&signed(Header::new(Algorithm::HS256), &claims(), &confused))),
-        ("signature", bearer(&signed(jku, &claims(), &other_secret))),
-        ("key", bearer(&signed(Header::new(Algorithm::HS384), &claims(), &own))),
-        ("key", bearer(&signed(Header::new(Algorithm::ES256), &claims(), &EncodingKey::from_ec_pem(EC).unwrap()))),
+        ("signature", bearer(&signed(&Header::new(Algorithm::HS256), &claims(), &other_secret))),
+        ("signature", bearer(&signed(&Header::new(Algorithm::HS256), &claims(), &confused))),
+        ("signature", bearer(&signed(&jku, &claims(), &other_secret))),
+        ("key", bearer(&signed(&Header::new(Algorithm::HS384), &claims(), &own))),
+        ("key", bearer(&signed(&Header::new(Algorithm::ES256), &claims(), &EncodingKey::from_ec_pem(EC).unwrap()))),
         ("expired", bearer(&hs(&with("exp", json!(now - 30))))),
         ("early", bearer(&hs(&with("nbf", json!(now + 60))))),
         ("claims", bearer(&hs(&without("exp")))),
@@ -163,9 +162,9 @@ async fn each_kind_of_key_takes_its_own_tokens_only() {
     let ec = || AuthKey::Es256 { public_key: EC_PUBLIC.into(), kid: Some("e".into()) };
     let tokens = [
         hs(&claims()),
-        signed(Header::new(Algorithm::RS256), &claims(), &EncodingKey::from_rsa_pem(RSA).unwrap()),
-        signed(kid(Algorithm::ES256, "e"), &claims(), &EncodingKey::from_ec_pem(EC).unwrap()),
-        signed(kid(Algorithm::ES256, "f"), &claims(), &EncodingKey::from_ec_pem(EC).unwrap()),
+        signed(&Header::new(Algorithm::RS256), &claims(), &EncodingKey::from_rsa_pem(RSA).unwrap()),
+        signed(&kid(Algorithm::ES256, "e"), &claims(), &EncodingKey::from_ec_pem(EC).unwrap()),
+        signed(&kid(Algorithm::ES256, "f"), &claims(), &EncodingKey::from_ec_pem(EC).unwrap()),
     ];
     for (keys, expected) in [
         (vec![hs256()], [200, 401, 401, 401]),
@@ -199,12 +198,12 @@ async fn published_keys_are_fetched_and_only_signing_ones_are_taken() {
     let world = world(vec![AuthKey::Jwks { url }]);
     let x = EncodingKey::from_secret(&[b'x'; 32]);
     for (token, expected) in [
-        (signed(kid(Algorithm::RS256, "r"), &claims(), &rsa), 200),
-        (signed(kid(Algorithm::ES256, "e"), &claims(), &ec), 200),
-        (signed(kid(Algorithm::ES256, "r"), &claims(), &ec), 401),
-        (signed(Header::new(Algorithm::RS256), &claims(), &rsa), 401),
-        (signed(kid(Algorithm::HS256, "s"), &claims(), &x), 401),
-        (signed(kid(Algorithm::RS256, "unknown"), &claims(), &rsa), 401),
+        (signed(&kid(Algorithm::RS256, "r"), &claims(), &rsa), 200),
+        (signed(&kid(Algorithm::ES256, "e"), &claims(), &ec), 200),
+        (signed(&kid(Algorithm::ES256, "r"), &claims(), &ec), 401),
+        (signed(&Header::new(Algorithm::RS256), &claims(), &rsa), 401),
+        (signed(&kid(Algorithm::HS256, "s"), &claims(), &x), 401),
+        (signed(&kid(Algorithm::RS256, "unknown"), &claims(), &rsa), 401),
     ] {
         assert_eq!(status(&world, &token).await, expected, "{token}");
     }
@@ -229,15 +228,15 @@ async fn a_key_of_the_settings_hides_no_published_one() {
     let world = world(vec![hs256(), other, AuthKey::Es256 { public_key: EC_PUBLIC.into(), kid: None }, jwks]);
     let shared = EncodingKey::from_secret(&[b'x'; 32]);
     for (token, expected) in [
-        (signed(kid(Algorithm::HS256, "r"), &claims(), &shared), 401),
-        (signed(kid(Algorithm::ES256, "e"), &claims(), &ours), 200),
-        (signed(kid(Algorithm::ES256, "e"), &with("exp", json!(1)), &ours), 401),
+        (signed(&kid(Algorithm::HS256, "r"), &claims(), &shared), 401),
+        (signed(&kid(Algorithm::ES256, "e"), &claims(), &ours), 200),
+        (signed(&kid(Algorithm::ES256, "e"), &with("exp", json!(1)), &ours), 401),
     ] {
         assert_eq!(status(&world, &token).await, expected, "{token}");
     }
     assert_eq!(asked.load(Ordering::Relaxed), 0, "where a key of the settings decides, nothing is fetched");
-    assert_eq!(status(&world, &signed(kid(Algorithm::RS256, "r"), &claims(), &theirs)).await, 200);
-    assert_eq!(status(&world, &signed(Header::new(Algorithm::RS256), &claims(), &theirs)).await, 401);
+    assert_eq!(status(&world, &signed(&kid(Algorithm::RS256, "r"), &claims(), &theirs)).await, 200);
+    assert_eq!(status(&world, &signed(&Header::new(Algorithm::RS256), &claims(), &theirs)).await, 401);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
@@ -247,7 +246,7 @@ async fn who_is_not_known_takes_nobodys_place_while_keys_are_fetched() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let jwks = AuthKey::Jwks { url: format!("http://{}/keys", listener.local_addr().unwrap()) };
     let world = build_with(vec![hs256(), jwks], "production", 1).unwrap();
-    let stranger = signed(kid(Algorithm::ES256, "e"), &claims(), &EncodingKey::from_ec_pem(EC).unwrap());
+    let stranger = signed(&kid(Algorithm::ES256, "e"), &claims(), &EncodingKey::from_ec_pem(EC).unwrap());
     let ours = hs(&claims());
     let known = async {
         let (_connection, _) = listener.accept().await.unwrap();
