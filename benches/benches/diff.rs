@@ -58,7 +58,7 @@ fn main() {
         bytes.push(ours);
         after.push(ours_after);
         trees.push(naive);
-        parsing.push(timed(|| changes.iter().map(|row| parse(row).len()).sum::<usize>()).0);
+        parsing.push(timed(|| changes.iter().map(|row| parse(row).bytes().len()).sum::<usize>()).0);
         applying.push(apply_round(&documents, changes));
     }
 

@@ -123,21 +123,9 @@ impl Serving {
 
 /// Tells readiness, for ever, whether bus and pub/sub answer.
 async fn look(bus: Option<SharedBus>, pubsub: Option<SharedPubSub>, readiness: Arc<Readiness>) -> Infallible {
-    let bus = bus.map(|bus| {
-        move || {
-            let bus = bus.clone();
-            async move { bus.ping().await }
-        }
-    });
-    let pubsub = pubsub.map(|pubsub| {
-        move || {
-            let pubsub = pubsub.clone();
-            async move { pubsub.ping().await }
-        }
-    });
     tokio::select! {
-        never = look_at(BUS, bus, &readiness) => never,
-        never = look_at(PUBSUB, pubsub, &readiness) => never,
+        never = look_at(BUS, bus.as_ref().map(|bus| || bus.ping()), &readiness) => never,
+        never = look_at(PUBSUB, pubsub.as_ref().map(|pubsub| || pubsub.ping()), &readiness) => never,
     }
 }
 

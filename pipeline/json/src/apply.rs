@@ -46,7 +46,7 @@ pub fn apply(base: Option<&Document>, patch_items: &[u8]) -> Result<Patched, Pat
     for_each_operation(patch, |index, operation| state.operate(index, operation))?;
     match state.root {
         Some(root) => {
-            let mut text = Vec::with_capacity(base.map_or(0, Document::len) + patch.len());
+            let mut text = Vec::with_capacity(base.map_or(0, |base| base.as_str().len()) + patch.len());
             root.write(&mut text);
             let document = Document::parse(Bytes::from(text)).map_err(PatchError::Result)?;
             Ok(Patched::Document(document))

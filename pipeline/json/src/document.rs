@@ -100,12 +100,6 @@ impl Document {
         &self.text
     }
 
-    /// The length of the text in bytes.
-    #[allow(clippy::len_without_is_empty, reason = "no JSON text is empty")]
-    pub fn len(&self) -> usize {
-        self.text.len()
-    }
-
     /// True if the value is an object.
     pub fn is_object(&self) -> bool {
         self.members.is_some()

@@ -17,7 +17,7 @@ if not generation or sequence < told then
   call('SET', KEYS[1], generation)
   sequence = math.max(sequence, told)
 end
-local before, reserved = sequence, nil
+local reserved
 local outcomes = {}
 local at = 7
 for i = 3, #KEYS do
