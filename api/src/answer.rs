@@ -2,13 +2,13 @@
 
 use crate::conditional::{is_known, version_tag};
 use crate::router::Shared;
+use crate::trace::Committed;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smartpulse_cache::Level;
-use smartpulse_clients::database::Row;
 
 pub(crate) const APPLICATION_JSON: &str = "application/json";
 
@@ -26,8 +26,9 @@ const STALE_WARNING: HeaderValue = HeaderValue::from_static("110 - \"Response is
 const VARY_CALLER: HeaderValue = HeaderValue::from_static("authorization");
 
 /// The answer of a write: the row as it is now.
-pub(crate) fn written(status: StatusCode, row: Row) -> Response {
-    document(status, row.document, version_tag(row.version))
+pub(crate) fn written(status: StatusCode, committed: Committed) -> Response {
+    let answer = document(status, committed.row.document.clone(), version_tag(committed.row.version));
+    committed.tell(answer)
 }
 
 /// A JSON body with its tag.

@@ -9,8 +9,9 @@ use crate::conditional::IfMatch;
 use crate::error::ApiError;
 use crate::read::visible;
 use crate::router::Shared;
+use crate::trace::{Committed, timed};
 use smartpulse_cache::{Hit, Level};
-use smartpulse_clients::database::{Row, Write, Written};
+use smartpulse_clients::database::{Write, Written};
 use smartpulse_pipeline::Key;
 
 /// How often a write is tried anew on a forecast that somebody else changed meanwhile.
@@ -19,7 +20,7 @@ const ATTEMPTS: usize = 10;
 /// What became of a write.
 pub(crate) enum Outcome {
     /// It was committed.
-    Written(Row),
+    Written(Committed),
     /// There was nothing to write: this is the forecast.
     Unchanged(Hit),
 }
@@ -52,11 +53,11 @@ pub(crate) async fn write(
         });
         match planned {
             Ok((None, hit)) if asked => return Ok(Outcome::Unchanged(hit)),
-            Ok((Some(write), _)) => match cache.write(write).await? {
-                Written::Done(row) => return Ok(Outcome::Written(row)),
-                Written::NotFound => return Err(ApiError::ForecastNotFound),
-                Written::VersionMismatch(_) => {}
-                Written::Exists => return Err(ApiError::Internal),
+            Ok((Some(write), _)) => match timed(cache.write(write)).await? {
+                (Written::Done(row), timing) => return Ok(Outcome::Written(Committed { row, timing })),
+                (Written::NotFound, _) => return Err(ApiError::ForecastNotFound),
+                (Written::VersionMismatch(_), _) => {}
+                (Written::Exists, _) => return Err(ApiError::Internal),
             },
             Err(error) if asked => return Err(error),
             Ok((None, _)) | Err(_) => {}

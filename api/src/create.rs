@@ -5,6 +5,7 @@ use crate::auth::{Called, Caller};
 use crate::error::ApiError;
 use crate::openapi::{Forecast, NewForecast};
 use crate::router::Shared;
+use crate::trace::{Committed, timed};
 use crate::{body, validate};
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -48,13 +49,13 @@ pub(crate) async fn create(
     sign(&mut members, &called);
     let created_at = members["updatedAt"].clone();
     members.insert("createdAt".to_owned(), created_at);
-    match shared.parts.cache.write(Write::Insert { members }).await? {
-        Written::Done(row) => {
-            let mut response = written(StatusCode::CREATED, row);
+    match timed(shared.parts.cache.write(Write::Insert { members })).await? {
+        (Written::Done(row), timing) => {
+            let mut response = written(StatusCode::CREATED, Committed { row, timing });
             response.headers_mut().insert(LOCATION, location);
             Ok(response)
         }
-        other => {
+        (other, _) => {
             tracing::error!(outcome = ?other, "a new forecast could not be inserted");
             Err(ApiError::Internal)
         }

@@ -8,6 +8,7 @@ use crate::read::id;
 use crate::router::Shared;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use smartpulse_clients::database::Write;
 use std::sync::Arc;
@@ -28,14 +29,14 @@ pub(crate) async fn delete(
     called: Called,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let key = id(path)?;
     let if_match = IfMatch::from_headers(&headers);
     let delete = change::write(&shared, &called, &key, &if_match, |hit| {
         Ok(Some(Write::Delete { key: Arc::clone(&key), expected_version: Some(hit.version) }))
     });
     match delete.await? {
-        Outcome::Written(_) => Ok(StatusCode::NO_CONTENT),
+        Outcome::Written(committed) => Ok(committed.tell(StatusCode::NO_CONTENT.into_response())),
         Outcome::Unchanged(_) => Err(ApiError::Internal),
     }
 }

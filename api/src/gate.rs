@@ -10,6 +10,7 @@ use crate::measure::HttpMetrics;
 use crate::policy::{Policies, Policy};
 use crate::rates::Rates;
 use crate::router::Shared;
+use crate::trace::Arrived;
 use crate::{headers, validate};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -45,6 +46,7 @@ pub(crate) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, ne
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
+    let traced = gate.shared.parts.tracer.as_ref().map(|tracer| (tracer, Arrived::now(request.headers())));
     let mut response = match gate.judge(path.as_ref(), &mut request).await {
         Ok(Pass::Open) => next.run(request).await,
         Ok(Pass::Place { _permit }) => match timeout(gate.request_timeout, next.run(request)).await {
@@ -54,7 +56,11 @@ pub(crate) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, ne
         Err(refusal) => refusal.into_response(),
     };
     headers::finish(response.headers_mut());
-    gate.metrics.observe(&method, path.as_ref().map(MatchedPath::as_str), response.status(), began.elapsed());
+    let path = path.as_ref().map(MatchedPath::as_str);
+    gate.metrics.observe(&method, path, response.status(), began.elapsed());
+    if let Some((tracer, arrived)) = traced {
+        arrived.answered(tracer, &method, path, &response);
+    }
     response
 }
 

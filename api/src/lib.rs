@@ -65,6 +65,7 @@ mod server;
 #[cfg(test)]
 mod testing;
 mod tickets;
+mod trace;
 mod validate;
 
 pub use auth::{DevelopmentToken, Role, development_token};

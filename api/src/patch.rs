@@ -88,7 +88,7 @@ pub(crate) async fn patch(
         Ok(Some(Write::Update { key: Arc::clone(&key), expected_version: Some(hit.version), members }))
     });
     Ok(match write.await? {
-        Outcome::Written(row) => written(StatusCode::OK, row),
+        Outcome::Written(committed) => written(StatusCode::OK, committed),
         Outcome::Unchanged(hit) => document(StatusCode::OK, hit.document, version_tag(hit.version)),
     })
 }

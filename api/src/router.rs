@@ -19,6 +19,7 @@ use smartpulse_cache::Cache;
 use smartpulse_clients::bus::SharedBus;
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_config::ApiSettings;
+use smartpulse_pipeline::Tracer;
 use smartpulse_pipeline::error::{Error, Result};
 use std::fmt;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub readiness: Arc<Readiness>,
     /// What `/metrics` tells of; where the API puts its own metrics. One API per registry.
     pub registry: Registry,
+    /// Where its spans go, if anywhere.
+    pub tracer: Option<Tracer>,
 }
 
 /// What handlers use.

@@ -24,7 +24,7 @@ pub(crate) fn api_over(database: SharedDatabase) -> Api {
     Api::new(
         Settings::default().api,
         "development",
-        Parts { cache, database, bus: None, partition: "production".to_owned(), readiness, registry },
+        Parts { cache, database, bus: None, partition: "production".to_owned(), readiness, registry, tracer: None },
     )
     .unwrap()
 }

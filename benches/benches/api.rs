@@ -156,6 +156,7 @@ async fn serve(database: &SharedDatabase, cache: CacheConfig, concurrency_max: u
         partition: "production".to_owned(),
         readiness: Arc::new(Readiness::default()),
         registry,
+        tracer: None,
     };
     let listener = bind(&settings).await.expect("a port");
     let address = listener.local_addr().expect("an address");

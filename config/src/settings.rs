@@ -13,6 +13,7 @@ use crate::layers::{self, LoadOptions};
 use crate::located::Located;
 use crate::node::Node;
 use crate::retry::RetryPolicies;
+use crate::secret::Secret;
 
 mod api;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// Where traces go.
+    pub traces: TraceSettings,
     /// The HTTP API.
     pub api: ApiSettings,
     /// The cache tiers.
@@ -70,6 +73,22 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line, for log collectors.
     Json,
+}
+
+/// Traces, by OTLP over HTTP (OpenTelemetry protocol, binary protobuf).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TraceSettings {
+    /// The collector's address, such as `http://127.0.0.1:4318`; spans are posted to `/v1/traces` there. Default empty: nothing
+    /// is traced.
+    #[schemars(length(max = 2_000))]
+    pub endpoint: String,
+    /// Share of changes and of requests that are traced, 0 to 1; all instances take the same changes. Default 0.01;
+    /// development 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub ratio: f64,
+    /// Sent along as `Authorization`, such as `Bearer ...`. Default none.
+    pub authorization: Option<Secret>,
 }
 
 /// The cache tiers.

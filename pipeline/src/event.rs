@@ -3,6 +3,7 @@
 use crate::ack::Ack;
 use crate::state::PendingState;
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smartpulse_json::Document;
@@ -64,6 +65,8 @@ pub struct Event {
     /// True when the document at this very version must be taken over even by one who has another document
     /// of the same version.
     pub resync: bool,
+    /// Its place in its trace, where that is kept; see [`crate::trace`].
+    pub trace: Option<TraceContext>,
 }
 
 impl Event {
@@ -85,6 +88,7 @@ impl Event {
             epoch: 0,
             position: None,
             resync: false,
+            trace: None,
         }
     }
 }

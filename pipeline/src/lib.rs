@@ -19,9 +19,11 @@ pub mod state;
 pub mod telemetry;
 pub mod time;
 pub mod topology;
+pub mod trace;
 
 pub use ack::Ack;
 pub use error::{Error, ErrorKind};
 pub use event::{Batch, Event, Key, Operation, Patch};
 pub use position::Position;
 pub use time::Timestamp;
+pub use trace::{Span, SpanKind, TraceContext, Tracer};

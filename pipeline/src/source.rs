@@ -156,7 +156,11 @@ impl SourceContext {
         let ack = self.acks.issue(position);
         let mut batch = Batch::new(events, ack, now);
         batch.after_loss = after_loss;
+        let begun = self.metrics.spans.as_ref().map(|spans| (spans, spans.arrive(&mut batch.events)));
         self.chain.run(batch).await?;
+        if let Some((spans, begun)) = begun {
+            spans.end(begun, |_, _| false);
+        }
         self.settle().await
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Labels are `pipeline`, `component` and `kind`, all of which are fixed by the YAML: their number is bounded.
 
+use crate::trace::{ComponentSpans, SpanKind, Tracer};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -24,6 +25,7 @@ pub struct Telemetry {
     latency_seconds: HistogramVec,
     queue_batches: IntGaugeVec,
     lag_seconds: GaugeVec,
+    tracer: Option<Tracer>,
 }
 
 /// One component's share of the families.
@@ -45,6 +47,7 @@ pub struct ComponentMetrics {
     pub queue_batches: IntGauge,
     /// Age of the newest event when it was taken in.
     pub lag_seconds: Gauge,
+    pub(crate) spans: Option<ComponentSpans>,
     counted: Mutex<BTreeMap<&'static str, (IntCounter, bool)>>,
     dropped: IntCounterVec,
     noted: IntCounterVec,
@@ -112,7 +115,14 @@ impl Telemetry {
             )?,
             queue_batches,
             lag_seconds,
+            tracer: None,
         })
+    }
+
+    /// Records spans as well.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// The metrics of one component.
@@ -128,6 +138,16 @@ impl Telemetry {
             latency_seconds: self.latency_seconds.with_label_values(&labels),
             queue_batches: self.queue_batches.with_label_values(&labels),
             lag_seconds: self.lag_seconds.with_label_values(&labels),
+            spans: self.tracer.clone().map(|tracer| ComponentSpans {
+                tracer,
+                pipeline: pipeline.to_owned(),
+                component: component.to_owned(),
+                kind: match kind {
+                    "source" => SpanKind::Consumer,
+                    "sink" => SpanKind::Producer,
+                    _ => SpanKind::Internal,
+                },
+            }),
             counted: Mutex::default(),
             dropped: self.dropped.clone(),
             noted: self.noted.clone(),

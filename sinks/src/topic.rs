@@ -14,6 +14,7 @@ use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::message::encode_change;
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
 use smartpulse_pipeline::sink::{Rejected, Sink};
+use smartpulse_pipeline::trace::TRACEPARENT;
 use smartpulse_pipeline::{Batch, Event};
 use std::collections::BTreeMap;
 
@@ -100,6 +101,9 @@ impl TopicSink {
         ]);
         if let Some(time) = event.commit_time {
             properties.insert("commit-time".to_owned(), time.to_string());
+        }
+        if let Some(place) = event.trace {
+            properties.insert(TRACEPARENT.to_owned(), place.to_string());
         }
         Some(Outgoing { key: Some(event.key.to_string()), payload, properties })
     }

@@ -20,7 +20,8 @@ use smartpulse_pipeline::message::decode_change;
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SourceConfig};
 use smartpulse_pipeline::source::{BuiltSource, Committer, Emission, Source, SourceContext, Unreadable};
 use smartpulse_pipeline::state::Origin;
-use smartpulse_pipeline::{Event, Operation, Position};
+use smartpulse_pipeline::trace::TRACEPARENT;
+use smartpulse_pipeline::{Event, Operation, Position, TraceContext};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -235,6 +236,12 @@ impl Reader {
     }
 
     fn event(&self, message: &Message) -> Result<Event> {
+        let mut event = self.payload_of(message)?;
+        event.trace = message.properties.get(TRACEPARENT).and_then(|text| TraceContext::parse(text));
+        Ok(event)
+    }
+
+    fn payload_of(&self, message: &Message) -> Result<Event> {
         match self.payload {
             Payload::Change => {
                 let event = decode_change(&message.payload)?;

@@ -53,6 +53,7 @@ pub fn api(database: &Arc<MemoryDatabase>, settings: ApiSettings) -> (Api, Cache
         partition: "production".to_owned(),
         readiness: Arc::clone(&readiness),
         registry,
+        tracer: None,
     };
     let api = Api::new(settings, "development", parts).unwrap();
     (api, cache, readiness)

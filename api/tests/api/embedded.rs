@@ -25,6 +25,7 @@ async fn world(folder: &std::path::Path) -> (World, SharedDatabase) {
         partition: "production".into(),
         readiness: Arc::clone(&readiness),
         registry,
+        tracer: None,
     };
     let api = Api::new(settings(), "development", parts).unwrap();
     (World { database: MemoryDatabase::new(), cache, readiness, router: api.router() }, database)

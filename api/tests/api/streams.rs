@@ -61,6 +61,7 @@ async fn start_on(bus: SharedBus, folder: &Path, settings: ApiSettings) -> Serve
         partition: "production".to_owned(),
         readiness: Arc::new(Readiness::default()),
         registry,
+        tracer: None,
     };
     let listener = bind(&settings).await.unwrap();
     let api = Api::new(settings, "development", parts).unwrap();

@@ -46,6 +46,7 @@ fn build_with(
         partition: "production".into(),
         readiness: readiness.clone(),
         registry,
+        tracer: None,
     };
     let router = Api::new(settings, environment, parts)?.router();
     Ok(World { database, cache, readiness, router })

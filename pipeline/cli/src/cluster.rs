@@ -16,6 +16,7 @@ use crate::signals::Stop;
 use crate::stand_in;
 use crate::style::{Paint, print, thousands};
 use crate::token::DEMO_USER;
+use crate::traces::Traces;
 use anyhow::{Context, anyhow};
 use futures::future::join_all;
 use smartpulse_clients::embedded::MemoryStore;
@@ -266,7 +267,8 @@ impl Show<'_> {
         for instance in instances.iter_mut() {
             instance.until_ready().await?;
         }
-        let running = engine::start(self.session, self.player, Arc::new(MemoryStore::new())).await?;
+        let traces = Traces::start(self.session)?;
+        let running = engine::start(self.session, self.player, Arc::new(MemoryStore::new()), &traces).await?;
         print(&self.about(instances, &prepared, Paint::stdout()))?;
         Ok(running)
     }

@@ -12,6 +12,7 @@ use crate::setup::{self, Pipeline, Session, shown};
 use crate::signals::Stop;
 use crate::style::{Paint, Side, Table, columns, duration, print, rate, thousands, wrap};
 use crate::token::DEMO_USER;
+use crate::traces::Traces;
 use anyhow::{Context, anyhow};
 use smartpulse_api::{DevelopmentToken, Role, development_token};
 use smartpulse_clients::database::SharedDatabase;
@@ -66,6 +67,7 @@ pub fn demo(args: &SettingsArgs, demo: &DemoArgs) -> Result<(), Failure> {
 /// Everything that is up before the first line is printed.
 struct Stage {
     _home: Home,
+    _traces: Traces,
     running: Running,
     serving: Serving,
     /// A forecast of the week, and the company that it belongs to.
@@ -130,8 +132,9 @@ impl Show<'_> {
         let database: SharedDatabase = session.resources.get(serve::DATABASE).await?;
         database.create_schema().await?;
         let loaded = smartpulse_sources::load_week(database.as_ref()).await.context("the week cannot be loaded")?;
-        let serving = Serving::start(session, listener).await?;
-        let running = engine::start(session, self.pipelines, home.store.clone()).await?;
+        let traces = Traces::start(session)?;
+        let serving = Serving::start(session, listener, &traces).await?;
+        let running = engine::start(session, self.pipelines, home.store.clone(), &traces).await?;
         engine::warm(&serving, session).await;
         // The last one: the player comes to it last, so that a change by hand can be looked at for a while.
         let (Some(forecast), Some(company)) = (loaded.forecast_ids.last(), loaded.company_ids.last()) else {
@@ -139,6 +142,7 @@ impl Show<'_> {
         };
         Ok(Stage {
             _home: home,
+            _traces: traces,
             running,
             serving,
             forecast: forecast.to_string(),

@@ -8,6 +8,7 @@ use crate::setup::{Pipeline, Session};
 use crate::signals::Stop;
 use crate::style::Paint;
 use crate::summary;
+use crate::traces::Traces;
 use anyhow::Context;
 use smartpulse_pipeline::state::Store;
 use smartpulse_pipeline::telemetry::Telemetry;
@@ -25,8 +26,15 @@ pub struct Display<'a> {
 ///
 /// # Errors
 /// When something cannot be opened; nothing has started then.
-pub async fn start(session: &Session, pipelines: &[Pipeline], store: Arc<dyn Store>) -> Result<Running, Failure> {
-    let telemetry = Telemetry::register(&session.metrics).context("the runtime's metrics cannot be registered")?;
+pub async fn start(
+    session: &Session,
+    pipelines: &[Pipeline],
+    store: Arc<dyn Store>,
+    traces: &Traces,
+) -> Result<Running, Failure> {
+    let telemetry = Telemetry::register(&session.metrics)
+        .context("the runtime's metrics cannot be registered")?
+        .with_tracer(traces.tracer());
     let env = BuildEnv {
         settings: session.settings.clone(),
         store,

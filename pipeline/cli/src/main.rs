@@ -50,6 +50,7 @@ mod stand_in;
 mod style;
 mod summary;
 mod token;
+mod traces;
 mod validate;
 
 use args::{Cli, Command};

@@ -12,6 +12,7 @@ use crate::setup::{self, Pipeline, Session};
 use crate::signals::Stop;
 use crate::style::{Paint, duration, rate, thousands};
 use crate::summary;
+use crate::traces::Traces;
 use anyhow::anyhow;
 use smartpulse_clients::embedded::DataFolder;
 use std::time::Duration;
@@ -56,7 +57,7 @@ impl Job<'_> {
             prepared = self.prepare(bounded, serving) => prepared?,
             () = stop.requested() => return Ok(()),
         };
-        let (_home, running, serving) = prepared;
+        let (_home, _traces, running, serving) = prepared;
         let block = (bounded && screen.is_terminal()).then(|| screen.block());
         let display = block.as_ref().map(|block| Display {
             interval: PROGRESS_INTERVAL,
@@ -87,21 +88,22 @@ impl Job<'_> {
         &self,
         bounded: bool,
         serving: bool,
-    ) -> Result<(Home, smartpulse_pipeline::topology::Running, Option<Serving>), Failure> {
+    ) -> Result<(Home, Traces, smartpulse_pipeline::topology::Running, Option<Serving>), Failure> {
         let session = self.session;
         let home = if bounded {
             Home::bounded(session).await?
         } else {
             Home::live(session, DataFolder::open(&session.settings.data_dir)?).await?
         };
+        let traces = Traces::start(session)?;
         let serving = if serving {
             let listener = Serving::bind(session).await?;
-            Some(Serving::start(session, listener).await?)
+            Some(Serving::start(session, listener, &traces).await?)
         } else {
             None
         };
-        let running = engine::start(session, self.pipelines, home.store.clone()).await?;
-        Ok((home, running, serving))
+        let running = engine::start(session, self.pipelines, home.store.clone(), &traces).await?;
+        Ok((home, traces, running, serving))
     }
 }
 

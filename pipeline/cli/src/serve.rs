@@ -2,6 +2,7 @@
 //! pub/sub are asked whether they are there: readiness names what is degraded.
 
 use crate::setup::Session;
+use crate::traces::Traces;
 use smartpulse_api::{Api, Parts, Readiness};
 use smartpulse_cache::SharedCache;
 use smartpulse_clients::bus::SharedBus;
@@ -64,7 +65,7 @@ impl Serving {
     ///
     /// # Errors
     /// When cache, database or bus cannot be opened, or there are no keys for tokens.
-    pub async fn start(session: &Session, listener: TcpListener) -> Result<Self> {
+    pub async fn start(session: &Session, listener: TcpListener, traces: &Traces) -> Result<Self> {
         let cache: Arc<SharedCache> = session.resources.get(CACHE).await?;
         let database: SharedDatabase = session.resources.get(DATABASE).await?;
         let bus: Option<SharedBus> = match session.declared.kinds.get(BUS) {
@@ -84,6 +85,7 @@ impl Serving {
             partition: session.settings.partition.clone(),
             readiness: readiness.clone(),
             registry: session.metrics.clone(),
+            tracer: traces.tracer(),
         };
         let api = Api::new(session.settings.api.clone(), &session.settings.environment, parts)?;
         let address = listener.local_addr().unwrap_or(session.settings.api.listen);

@@ -6,6 +6,7 @@ use crate::args::SettingsArgs;
 use crate::failure::Failure;
 use crate::logging;
 use crate::screen::Screen;
+use crate::traces;
 use smartpulse_config::{ComponentSpec, Diagnostics, Kind, LoadOptions, PipelineSpec, Settings, SourceText, nearest};
 use smartpulse_pipeline::registry::{Declared, Entry, Registry, Resources};
 use smartpulse_pipeline::topology::Blueprint;
@@ -65,6 +66,9 @@ impl Session {
         let instance = Uuid::new_v4();
         let mut problems = Diagnostics::new();
         if let Err(problem) = logging::filter(&settings.log) {
+            problems.push(problem);
+        }
+        if let Some(problem) = traces::problem(&settings.traces) {
             problems.push(problem);
         }
         let (resources, declared) = match Resources::declare(&registry, &settings, &metrics, instance) {

@@ -12,6 +12,7 @@ const ALL: &[&str] = &[
     "json",
     "pipeline",
     "clients",
+    "otlp",
     "pulsar",
     "redis",
     "sqlserver",
@@ -32,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("smartpulse-operators", &["config", "json", "pipeline"]),
     ("smartpulse-clients", &["config", "json", "pipeline"]),
     ("smartpulse-pulsar", &["config", "json", "pipeline", "clients"]),
+    ("smartpulse-otlp", &["config", "pipeline"]),
     ("smartpulse-redis", &["config", "json", "pipeline", "clients"]),
     ("smartpulse-sqlserver", &["config", "json", "pipeline", "clients"]),
     ("smartpulse-cache", &["config", "json", "pipeline", "clients"]),
@@ -47,7 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What `make demo` builds without: what is heavy, and what is for trials.
-const OPTIONAL: [&str; 5] = ["pulsar", "redis", "sqlserver", "stand-in", "testing"];
+const OPTIONAL: [&str; 6] = ["otlp", "pulsar", "redis", "sqlserver", "stand-in", "testing"];
 
 #[test]
 fn imports_go_one_way() {

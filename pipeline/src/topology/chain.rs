@@ -11,6 +11,7 @@ use crate::source::Unreadable;
 use crate::state::{DeadLetter, KeyState, Origin, PendingState, Store, chain_name};
 use crate::telemetry::ComponentMetrics;
 use crate::time::Timestamp;
+use crate::trace;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
@@ -167,14 +168,19 @@ impl Chain {
         while let Some((target, batch)) = work.pop_front() {
             match target {
                 Target::Node(index) => {
+                    let mut batch = batch;
                     self.restore(index, &batch).await?;
                     let node = &mut self.nodes[index];
                     node.metrics.events_in.inc_by(batch.events.len() as u64);
                     node.metrics.batch_events.observe(batch.events.len() as f64);
                     let mut output = std::mem::take(&mut self.output);
+                    let begun = trace::begin(node.metrics.spans.as_ref(), &mut batch);
                     let started = std::time::Instant::now();
                     node.operator.process(batch, &mut output);
                     node.metrics.latency_seconds.observe(started.elapsed().as_secs_f64());
+                    if let (Some(spans), Some(begun)) = (&node.metrics.spans, begun) {
+                        spans.end(begun, |_, _| false);
+                    }
                     self.collect(index, output, &mut work).await?;
                 }
                 Target::Channel(index) => self.send(index, batch).await?,

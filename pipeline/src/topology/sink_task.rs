@@ -9,6 +9,7 @@ use crate::message::decode_event;
 use crate::sink::Sink;
 use crate::state::{DeadLetter, KeyState, Origin, PendingState, chain_name};
 use crate::time::Timestamp;
+use crate::trace;
 use smartpulse_config::RetryPolicy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,14 +53,21 @@ impl SinkTask {
         }
     }
 
-    async fn handle(&mut self, batch: Batch) -> Result<()> {
+    async fn handle(&mut self, mut batch: Batch) -> Result<()> {
         let started = Instant::now();
+        let begun = trace::begin(self.desk.metrics.spans.as_ref(), &mut batch);
         let metrics = &self.desk.metrics;
         metrics.events_in.inc_by(batch.events.len() as u64);
         metrics.batch_events.observe(batch.events.len() as f64);
         let letters =
             if batch.events.is_empty() && !batch.after_loss { Vec::new() } else { self.write(&batch).await? };
         self.desk.metrics.events_out.inc_by((batch.events.len() - letters.len()) as u64);
+        if let (Some(spans), Some(begun)) = (&self.desk.metrics.spans, begun) {
+            let of = |letter: &DeadLetter, key: &str, version| {
+                letter.key.as_deref() == Some(key) && letter.version == Some(version)
+            };
+            spans.end(begun, |key, version| letters.iter().any(|letter| of(letter, key, version)));
+        }
         self.set_aside(letters).await?;
         self.commit_state(&batch.state).await?;
         batch.ack.delivered();

@@ -20,6 +20,7 @@ mod probe;
 mod proxy;
 mod pubsub;
 pub mod pulsar;
+mod python;
 pub mod redis;
 mod store;
 
@@ -30,6 +31,7 @@ pub use memory_ledger::MemoryLedger;
 pub use probe::{Graph, Probe, Rig, SharedProbe, event};
 pub use proxy::{FaultProxy, Flow};
 pub use pubsub::{PubSubFixture, pubsub_suite};
+pub use python::{python_with, run};
 pub use store::{StoreFixture, dead_letter, store_suite};
 
 /// How long a condition is waited for: far beyond what a loaded machine needs, so that only a hang meets it.

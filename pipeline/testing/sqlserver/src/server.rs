@@ -348,12 +348,14 @@ fn admit(tcp: TcpStream, process: u16, shared: &Arc<Shared>, mut control: watch:
     tokio::spawn(async move {
         let _counted = counted;
         tokio::select! {
+            biased;
+            // First: a connection that was dropped answers nothing that is asked afterwards.
+            _ = control.wait_for(|control| control.generation != generation) => {}
             served = connection::serve(tcp, process, &shared) => {
                 if let Err(error) = served {
                     tracing::debug!(process, %error, "a connection ended");
                 }
             }
-            _ = control.wait_for(|control| control.generation != generation) => {}
         }
     });
 }
