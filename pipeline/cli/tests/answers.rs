@@ -150,3 +150,11 @@ fn outside_development_nothing_is_served_with_the_secret_that_everybody_knows() 
         assert!(done.stderr.contains(expected), "{expected} is missing in:\n{}", done.stderr);
     }
 }
+
+#[test]
+fn a_plan_for_a_database_that_is_not_there_says_so_and_makes_none() {
+    let place = Place::new();
+    let done = place.run(["plan", pipeline("capture.yaml").to_str().unwrap()]).exits(1);
+    assert!(done.stderr.contains("there is no database at ") && done.stderr.contains("main.db yet"), "{}", done.stderr);
+    assert!(!place.path("data").exists(), "nothing is written");
+}

@@ -121,6 +121,38 @@ fn a_forecast_that_moves_to_another_unit_leaves_the_lists_of_the_old_one() {
     until("both lists have dropped it", || totals(&instance) == [6, 48]);
 }
 
+/// Derived state: a line for every forecast that this instance's cache has just taken over.
+const DERIVED: &str = r#"
+name: derived
+sources:
+  changed: { type: data_changed, cache: forecasts }
+operators:
+  line: { type: map, inputs: [changed], template: { id: "{/key}", version: "{/version}", demand: "{/document/demand}" } }
+sinks:
+  file: { type: file, inputs: [line], path: "${env:DERIVED}" }
+"#;
+
+#[test]
+fn what_the_cache_took_over_is_a_source() {
+    let folder = tempfile::tempdir().unwrap();
+    load_week(folder.path());
+    let (derived, file) = (folder.path().join("derived.ndjson"), folder.path().join("derived.yaml"));
+    std::fs::write(&file, DERIVED).unwrap();
+    let files: Vec<_> = LIVE.map(pipeline).into_iter().chain([file]).collect();
+    let mut instance = Instance::run(folder.path(), &files, &[], &[("DERIVED", derived.to_str().unwrap())]);
+    instance.until_ready();
+    until("the snapshot is applied", || instance.metric("component_events_out_total", &["broadcast"]) >= 196.0);
+    let id = an_id(folder.path());
+    let version = instance.forecast(&id).json()["versionId"].as_i64().unwrap();
+    let other = foreign_connection(folder.path(), "main.db");
+    other.execute("UPDATE Forecasts SET Demand = 0.625 WHERE Id = ?1", [&id]).unwrap();
+    let wanted = json!({ "id": id, "version": version + 1, "demand": 0.625 });
+    until("the change is a line", || {
+        let lines = std::fs::read_to_string(&derived).unwrap_or_default();
+        lines.lines().any(|line| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line == wanted))
+    });
+}
+
 #[test]
 fn terminating_drains_and_ends_with_exit_code_0() {
     let folder = tempfile::tempdir().unwrap();

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use smartpulse_pipeline::{Key, Position, Timestamp};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -82,6 +82,7 @@ impl Default for SqliteConfig {
 #[derive(Debug)]
 pub struct SqliteDatabase {
     config: SqliteConfig,
+    file: PathBuf,
     writer: Pool<Connection>,
     readers: Pool<Connection>,
     capture: Pool<CaptureSlot>,
@@ -100,6 +101,7 @@ impl SqliteDatabase {
         let opener = Opener::new(data_dir.join(&config.path), config.synchronous);
         Ok(Self {
             config: config.clone(),
+            file: opener.path().to_owned(),
             writer: Pool::new(opener.clone(), 1),
             readers: Pool::new(opener.clone(), config.readers.max(1) as usize),
             capture: Pool::new(opener, 1),
@@ -308,6 +310,13 @@ impl Database for SqliteDatabase {
     async fn capture_plan(&self, table: &str) -> Result<CapturePlan> {
         let retention = Duration::from_secs(u64::from(self.config.retention_hours) * 3_600);
         let rows_max = self.config.log_rows_max;
+        // Opening would make it; who only asks leaves nothing behind.
+        if !self.file.exists() {
+            return Err(Error::rejected(format!(
+                "there is no database at {} yet; the first start of a pipeline makes it",
+                self.file.display()
+            )));
+        }
         self.read("plan", table, move |connection, info| plan::plan(connection, info, retention, rows_max)).await
     }
 

@@ -124,3 +124,36 @@ fn what_is_sent_is_t_sql_for_a_parser_that_is_not_ours() {
         assert!(parsed.is_ok_and(|statements| !statements.is_empty()), "{name}:\n{sql}");
     }
 }
+
+/// SQL Server 2017 is the oldest that is supported. Source: the pages of the T-SQL functions and clauses, "Applies to".
+#[test]
+fn nothing_is_sent_that_only_later_servers_know() {
+    const SINCE_2019: [&str; 2] = ["APPROX_COUNT_DISTINCT", "OPTIMIZE_FOR_SEQUENTIAL_KEY"];
+    const SINCE_2022: [&str; 14] = [
+        "APPROX_PERCENTILE_CONT",
+        "APPROX_PERCENTILE_DISC",
+        "BIT_COUNT",
+        "DATETRUNC",
+        "DATE_BUCKET",
+        "DISTINCT FROM",
+        "GENERATE_SERIES",
+        "GET_BIT",
+        "GREATEST",
+        "JSON_ARRAY",
+        "JSON_OBJECT",
+        "JSON_PATH_EXISTS",
+        "LEAST",
+        "SET_BIT",
+    ];
+    const SINCE_2025: [&str; 4] = ["JSON_ARRAYAGG", "JSON_OBJECTAGG", "REGEXP_LIKE", "VECTOR_DISTANCE"];
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    for (name, statement) in all() {
+        let text = statement.to_ascii_uppercase();
+        for word in SINCE_2019.iter().chain(&SINCE_2022).chain(&SINCE_2025) {
+            let alone = text
+                .match_indices(word)
+                .any(|(at, _)| !text[..at].ends_with(is_name) && !text[at + word.len()..].starts_with(is_name));
+            assert!(!alone, "{word} in: {name}\n{statement}");
+        }
+    }
+}
