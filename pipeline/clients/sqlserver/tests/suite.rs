@@ -4,7 +4,9 @@
 mod common;
 
 use async_trait::async_trait;
-use common::{Server, URL, open, settings, stand_in};
+#[cfg(feature = "real-server")]
+use common::URL;
+use common::{Server, open, settings, stand_in};
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::{
