@@ -10,7 +10,7 @@ use smartpulse_pipeline::message::decode_data_changed;
 use smartpulse_pipeline::{Event, Operation};
 use smartpulse_redis::{RedisConfig, RedisPubSub};
 use smartpulse_testing::redis::{Data, RedisServer};
-use smartpulse_testing::{Rig, event, forecast, uuid, within};
+use smartpulse_testing::{Rig, event, forecast, until, uuid, within};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -225,7 +225,7 @@ async fn a_key_of_another_section_than_the_table_s_is_not_looked_up_there() {
     let sync = consumer(&server, folder.path());
     let graph = sync.start(&SYNC.replace("forecast:{key}", "{section}:{key}")).await;
     sync.probe.emit(vec![Event { section: "unit".into(), ..event("u", 3) }]);
-    within("the unit", async { while !server.say("HGET unit:u VersionId:latest").contains('3') {} }).await;
+    until("the unit", async || server.say("HGET unit:u VersionId:latest").contains('3')).await;
     assert_eq!(server.say("HGET unit:u tombstone"), "$1\r\n0\r\n");
     assert_eq!(server.say("HGET unit:u json"), "$7\r\n{\"n\":3}\r\n");
     graph.stop().await.unwrap();

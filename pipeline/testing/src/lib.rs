@@ -22,6 +22,7 @@ mod pubsub;
 pub mod pulsar;
 mod python;
 pub mod redis;
+mod redis_cluster;
 mod store;
 
 pub use bus::{BusFixture, bus_suite};
@@ -32,6 +33,7 @@ pub use probe::{Graph, Probe, Rig, SharedProbe, event};
 pub use proxy::{FaultProxy, Flow};
 pub use pubsub::{PubSubFixture, pubsub_suite};
 pub use python::{python_with, run};
+pub use redis_cluster::RedisCluster;
 pub use store::{StoreFixture, dead_letter, store_suite};
 
 /// How long a condition is waited for: far beyond what a loaded machine needs, so that only a hang meets it.
@@ -46,6 +48,19 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
     }
+}
+
+/// Asks again and again until the answer is yes, which must be within [`PATIENCE`].
+///
+/// # Panics
+/// When it is not.
+pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let yes = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(what, yes).await;
 }
 
 /// Runs named cases, each with a fixture of its own.

@@ -174,6 +174,23 @@ impl RedisServer {
         String::from_utf8_lossy(&answer[..length]).into_owned()
     }
 
+    /// Says a command whose answer is one text, and gives that.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn text(&self, command: &str) -> String {
+        let answer = self.say(command);
+        let text = if answer.starts_with('$') { answer.lines().nth(1).unwrap_or_default() } else { answer[1..].trim() };
+        text.to_owned()
+    }
+
+    /// True unless it was killed or stopped.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running().is_some()
+    }
+
     fn run(&self) -> bool {
         let mut shell = Command::new("sh")
             .args(["-c", SHELL, "sh", PROGRAM, "--port", &self.port.to_string(), "--bind", "127.0.0.1"])
@@ -232,7 +249,7 @@ impl Drop for RedisServer {
 }
 
 /// A port that nobody listens on just now.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

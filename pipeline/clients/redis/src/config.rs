@@ -19,7 +19,9 @@ use std::time::Duration;
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
     /// Where it is: `redis://host:6379/0`, or `rediss://` for TLS, whose certificate is verified. An ACL user goes before
-    /// the host (`redis://user@host`); a password does not belong here.
+    /// the host (`redis://user@host`); a password does not belong here. Of a Redis Cluster it is a name that leads to any of
+    /// its nodes; the others are learned from it, by the addresses that they announce (for which a certificate must be
+    /// valid), and get the same login.
     pub url: String,
     /// The password of the user, from `${env:NAME}` or `${file:path}`. Default none.
     #[serde(default)]
@@ -76,8 +78,8 @@ impl RedisConfig {
         Duration::from_millis(self.command_timeout_ms)
     }
 
-    /// A client, not connected.
-    pub(crate) fn client(&self) -> Result<Client> {
+    /// What clients are made of.
+    pub(crate) fn connector(&self) -> Result<Connector> {
         let unusable = |error| Error::fatal(format!("`{}` is no address of a Redis", self.url)).because(error);
         let mut info = self.info().map_err(unusable)?;
         if let Some(password) = &self.password {
@@ -88,14 +90,61 @@ impl RedisConfig {
             // Several providers are compiled in, and rustls does not choose between them; the first choice stands.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let Some(path) = &self.ca_file else { return Client::open(info).map_err(unusable) };
-        let root_cert = std::fs::read(path)
-            .map_err(|error| Error::fatal(format!("`ca_file` {} cannot be read", path.display())).because(error))?;
-        Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(root_cert) }).map_err(unusable)
+        let certificate = |path: &PathBuf| {
+            let unreadable =
+                |error| Error::fatal(format!("`ca_file` {} cannot be read", path.display())).because(error);
+            std::fs::read(path).map_err(unreadable)
+        };
+        let root_cert = self.ca_file.as_ref().map(certificate).transpose()?;
+        let certificates = root_cert.map(|cert| TlsCertificates { client_tls: None, root_cert: Some(cert) });
+        let connector = Connector { info, certificates };
+        connector.client(connector.info.clone()).map_err(unusable)?;
+        Ok(connector)
     }
 
     fn info(&self) -> redis::RedisResult<ConnectionInfo> {
         self.url.as_str().into_connection_info()
+    }
+}
+
+/// Makes clients, of the address in the settings and of other nodes of its cluster; none is connected.
+pub(crate) struct Connector {
+    info: ConnectionInfo,
+    certificates: Option<TlsCertificates>,
+}
+
+impl Connector {
+    /// The address in the settings.
+    pub(crate) fn home(&self) -> (String, u16) {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host.clone(), *port),
+            // A socket of this machine, whose cluster is on it, too.
+            _ => ("127.0.0.1".to_owned(), 0),
+        }
+    }
+
+    /// A client of the address in the settings.
+    pub(crate) fn client_at_home(&self) -> redis::RedisResult<Client> {
+        self.client(self.info.clone())
+    }
+
+    /// A client of another node, with the same login and trust.
+    pub(crate) fn client_at(&self, host: &str, port: u16) -> redis::RedisResult<Client> {
+        let host = host.to_owned();
+        let address = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        self.client(self.info.clone().set_addr(address))
+    }
+
+    fn client(&self, info: ConnectionInfo) -> redis::RedisResult<Client> {
+        match &self.certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
+            None => Client::open(info),
+        }
     }
 }
 

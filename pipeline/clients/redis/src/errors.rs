@@ -1,6 +1,6 @@
 //! What an error of Redis means for the one who asked.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, ParsingError, RedisError, ServerErrorKind};
 use smartpulse_pipeline::error::Error;
 
 /// What an error says of the connection it came over.
@@ -23,17 +23,21 @@ pub(crate) fn classify(doing: &str, error: RedisError) -> (Error, Link) {
             let advice = "redis refused the login; check the user in `url` and `password`";
             (Error::unavailable(advice).because(error), Link::Broken)
         }
-        (
-            ErrorKind::Server(
-                ServerErrorKind::CrossSlot
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::ClusterDown,
-            ),
-            _,
-        ) => {
-            let advice = "this is a Redis Cluster, which is not supported: let `url` lead to one server, or to a primary with replicas";
-            (Error::fatal(advice).because(error), Link::Good)
+        (ErrorKind::Server(ServerErrorKind::CrossSlot), _) => {
+            let advice =
+                "this is a Redis Cluster, and does not say what its nodes have; the ACL user needs `+cluster|slots`";
+            (Error::unavailable(advice).because(error), Link::Good)
+        }
+        (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::ClusterDown), _) => {
+            (Error::unavailable(format!("the nodes of redis do not agree now: {doing}")).because(error), Link::Good)
+        }
+        (ErrorKind::Server(ServerErrorKind::NoScript), _) => {
+            let advice = "redis forgets scripts as fast as they are loaded; does something run SCRIPT FLUSH?";
+            (Error::unavailable(advice).because(error), Link::Good)
+        }
+        _ if error.to_string().contains("refused to switch database") => {
+            let advice = "redis has no database of the number in `url`; a Redis Cluster has only 0, each partition needs its own";
+            (Error::unavailable(advice).because(error), Link::Broken)
         }
         _ if is_forbidden(&error) => {
             let advice =
@@ -54,6 +58,11 @@ pub(crate) fn classify(doing: &str, error: RedisError) -> (Error, Link) {
         _ => (Error::transient(format!("redis refused: {doing}")).because(error), Link::Good),
     };
     (error, link)
+}
+
+/// An answer that is none to what was asked.
+pub(crate) fn unread(doing: &str, error: ParsingError) -> Error {
+    classify(doing, error.into()).0
 }
 
 /// What a script may not do it reports as an error of its own.

@@ -14,7 +14,7 @@
 //!
 //! Hashes live 8 days after their last publication, longer than the bus keeps messages. Beside them:
 //! `smartpulse:generation`, which tells one life of the data from the next; `smartpulse:publisher:<instance>:<channels>`,
-//! the sequence of a publisher; `smartpulse:duty:<name>`, who has a duty; `smartpulse:channel:<channel>`, the counter of a
+//! the sequence of a publisher (in a cluster both once per slot, as `smartpulse:{n}:generation`, where `n` lies in it); `smartpulse:duty:<name>`, who has a duty; `smartpulse:channel:<channel>`, the counter of a
 //! channel that is not an entity's `__dataChanged:<partition>:<section>:<key>`, without a document. The hash of an entity
 //! names no partition: each partition needs a Redis, or a database number, of its own.
 //!
@@ -26,8 +26,15 @@
 //! Invariants: a counter never goes back within a generation. A Redis that lost its data, or came back with older data
 //! (it was killed between two saves, or a replica that lagged took over), begins a new one: that it is older is noticed by
 //! whoever published what it forgot, with his next publication or heartbeat; not if he died with it. While
-//! Redis is away nothing waits for it: calls fail at once with what is wrong, until it answers again. One server or a
-//! primary with replicas, not yet Redis Cluster: a call of the script names keys of several slots.
+//! a server is away nothing waits for it: calls fail at once with what is wrong, until it answers again.
+//!
+//! A single server is a cluster of one node, whose data is one part; in a Redis Cluster each slot is a part, with a
+//! generation and numbers of its own, so that what one script call does is in one slot, lost with one node and moved to
+//! another as a whole. What follows from it for others: messages are numbered per publisher, section *and slot*, which is
+//! then named (`PublisherSlot`, before `PublisherSeq`); messages of different keys may overtake each other; and while the
+//! keys of a slot are moved, changes of that slot wait. Subscribers listen to any one node, and hear themselves through
+//! every other each second, or go elsewhere. (The `cluster-async` of the crate `redis` refuses pipelines across slots, and
+//! does not say which node a call went to: hence the routing is here.)
 
 #![warn(missing_docs)]
 
@@ -36,21 +43,24 @@ mod documents;
 mod errors;
 mod heartbeat;
 mod link;
+mod map;
 mod names;
+mod nodes;
 mod publish;
 mod scripts;
+mod slots;
 mod subscribe;
+mod told;
 mod track;
 
 use async_trait::async_trait;
-use link::Link;
-use redis::Client;
-use scripts::Scripts;
+use futures::future::try_join_all;
+use nodes::{Lane, Nodes};
 use smartpulse_clients::documents::SharedDocuments;
 use smartpulse_clients::pubsub::{Outcome, PubSub, Publication, Subscriber};
 use smartpulse_pipeline::error::Result;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use told::Told;
 
 pub use config::{RedisConfig, register};
 
@@ -62,18 +72,12 @@ pub struct RedisPubSub {
 
 struct Inner {
     config: RedisConfig,
-    client: Client,
     /// This process, as messages name it.
     instance: Arc<str>,
-    scripts: Scripts,
+    nodes: Arc<Nodes>,
     /// How many changes one call of the script takes at most.
     call_changes_max: usize,
-    /// For publishing, which may send megabytes.
-    publishing: Link,
-    /// For everything else, which must not wait behind them.
-    asking: Link,
-    /// What was published to since the start, and the highest number that Redis told of it.
-    streams: Mutex<BTreeMap<Arc<str>, u64>>,
+    told: Mutex<Told>,
 }
 
 impl RedisPubSub {
@@ -90,16 +94,12 @@ impl RedisPubSub {
     /// # Errors
     /// Those of [`RedisPubSub::open`].
     pub fn open_with_calls_of(changes: usize, config: &RedisConfig, instance: &str) -> Result<Self> {
-        let client = config.client()?;
         let inner = Inner {
             config: config.clone(),
             instance: instance.into(),
-            scripts: Scripts::new(),
+            nodes: Arc::new(Nodes::new(config)?),
             call_changes_max: changes.max(1),
-            publishing: Link::new(client.clone(), config),
-            asking: Link::new(client.clone(), config),
-            streams: Mutex::default(),
-            client,
+            told: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -109,7 +109,8 @@ impl RedisPubSub {
 impl PubSub for RedisPubSub {
     async fn ping(&self) -> Result<()> {
         let ping = |mut connection| async move { redis::cmd("PING").query_async::<()>(&mut connection).await };
-        self.inner.asking.ask("ping", ping).await
+        let map = self.inner.nodes.map().await?;
+        try_join_all(map.primaries.iter().map(|node| node.ask(Lane::Asking, "ping", ping))).await.map(drop)
     }
 
     async fn publish(&self, publications: &[Publication]) -> Result<Vec<Outcome>> {

@@ -1,12 +1,18 @@
 //! What things are called in Redis.
 
+use crate::slots::{Part, Tag};
 use smartpulse_clients::pubsub::Publication;
 
-/// Which life of the data this is.
-pub(crate) const GENERATION: &str = "smartpulse:generation";
+/// Which life of a part of the data this is.
+pub(crate) fn generation(tag: Tag) -> String {
+    format!("smartpulse:{tag}generation")
+}
 
 /// What heartbeats are published on, in front of the channels that they speak of.
 pub(crate) const HEARTBEATS: &str = "__publisherSeq:";
+
+/// What the channels begin with on which a subscription of a cluster hears itself.
+pub(crate) const ECHOES: &str = "__echo:";
 
 /// What the channels begin with that tell of every change of an entity.
 const DATA_CHANGED: &str = "__dataChanged:";
@@ -38,9 +44,17 @@ pub(crate) fn entity(section: &str, key: &str) -> String {
     format!("{section}:{key}")
 }
 
-/// The sequence of a publisher on the channels of one section.
-pub(crate) fn sequence(instance: &str, stream: &str) -> String {
-    format!("smartpulse:publisher:{instance}:{stream}")
+/// The sequence of a publisher on the channels of one section, in a part of the data.
+pub(crate) fn sequence(tag: Tag, instance: &str, stream: &str) -> String {
+    format!("smartpulse:{tag}publisher:{instance}:{stream}")
+}
+
+/// What a message ends with, before its number. Numbers count per slot of a cluster, which is then named.
+pub(crate) fn before_number(part: Part) -> String {
+    match part {
+        Part::Whole => ",\"PublisherSeq\":".to_owned(),
+        Part::Slot(slot) => format!(",\"PublisherSlot\":{slot},\"PublisherSeq\":"),
+    }
 }
 
 /// Who has a duty.

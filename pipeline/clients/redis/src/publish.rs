@@ -1,9 +1,13 @@
-//! Publishing: changes in order, some dozens per call of the script, all calls of a batch in one pipeline.
+//! Publishing: changes in order, some dozens per call of the script (in a cluster those of one slot), all calls of a batch
+//! in one pipeline for each server.
 
+use crate::map::Map;
 use crate::names::Keeps;
+use crate::nodes::Lane;
 use crate::scripts::{DOCUMENT_LIFE, KEY_LIFE, KEY_SLACK, SEQUENCE_LIFE, millis};
-use crate::{Inner, heartbeat, names};
-use redis::{Cmd, ErrorKind, Pipeline, RedisResult, ServerErrorKind};
+use crate::slots::Part;
+use crate::{Inner, errors, heartbeat, names};
+use redis::{Cmd, FromRedisValue};
 use smartpulse_clients::pubsub::{Outcome, Publication, open_object};
 use smartpulse_pipeline::error::{Error, Result};
 use std::sync::Arc;
@@ -14,9 +18,6 @@ pub const CALL_CHANGES_MAX: usize = 64;
 /// How many bytes one call takes at most, unless one change alone is larger.
 const CALL_BYTES_MAX: usize = 256 << 10;
 
-/// How often a batch is sent again because the server forgot the script.
-const LOADS_MAX: usize = 3;
-
 /// Versions go through Lua, whose numbers are exact up to here.
 const VERSION_MAX: i64 = 1 << 53;
 
@@ -25,60 +26,41 @@ impl Inner {
         if publications.is_empty() {
             return Ok(Vec::new());
         }
-        let changes = publications.iter().map(Change::of).collect::<Result<Vec<_>>>()?;
-        let mut calls = calls(&changes, self.call_changes_max).into_iter().peekable();
-        let mut outcomes = Vec::with_capacity(changes.len());
-        for _ in 0..=LOADS_MAX {
-            let mut pipeline = Pipeline::new();
-            for changes in calls.clone() {
-                pipeline.add_command(self.call(changes));
+        let map = self.nodes.map().await?;
+        let changes = publications.iter().enumerate().map(|(place, publication)| Change::of(place, publication, &map));
+        let mut changes = changes.collect::<Result<Vec<_>>>()?;
+        // A call is of one part. Within it the order stays.
+        changes.sort_by_key(|change| change.part);
+        let calls = calls(&changes, self.call_changes_max);
+        let fresh = self.fresh_generation();
+        let call = |changes: &&[Change<'_>]| self.call(&map, &fresh, changes);
+        let answers = self.nodes.send(Lane::Publishing, "publish", &calls, call).await?;
+        let mut outcomes = vec![Outcome::Stale; publications.len()];
+        for (answer, (part, changes)) in answers.into_iter().zip(calls) {
+            let (letters, sequence, lost) =
+                <(String, u64, u8)>::from_redis_value(answer).map_err(|error| errors::unread("publish", error))?;
+            for (change, letter) in changes.iter().zip(letters.chars()) {
+                outcomes[change.place] = outcome(letter);
             }
-            pipeline.ignore_errors();
-            let pipeline = &pipeline;
-            let send = |mut connection| async move { done(pipeline.query_async(&mut connection).await?) };
-            for ((letters, sequence), changes) in
-                self.publishing.ask("publish", send).await?.into_iter().zip(&mut calls)
-            {
-                outcomes.extend(letters.chars().map(outcome));
-                heartbeat::keep(self, stream(changes), sequence);
-            }
-            if calls.peek().is_none() {
-                return Ok(outcomes);
-            }
-            let script = &self.scripts.publish;
-            let load = |mut connection| async move { script.load_async(&mut connection).await.map(drop) };
-            self.publishing.ask("load a script", load).await?;
+            heartbeat::keep(self, stream(changes), part, sequence, lost == 1);
         }
-        Err(Error::unavailable("redis forgets scripts as fast as they are loaded; does something run SCRIPT FLUSH?"))
+        Ok(outcomes)
     }
 
-    fn call(&self, changes: &[Change<'_>]) -> Cmd {
-        let stream = stream(changes);
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(self.scripts.publish.get_hash()).arg(changes.len() + 2);
-        call.arg(names::GENERATION).arg(names::sequence(&self.instance, stream));
-        for change in changes {
-            call.arg(&change.hash);
-        }
+    fn call(&self, map: &Map, fresh: &str, changes: &[Change<'_>]) -> Cmd {
+        let (stream, part) = (stream(changes), changes.first().map_or(Part::Whole, |change| change.part));
+        let tag = map.tag(part);
+        let (generation, sequence) = (names::generation(tag), names::sequence(tag, &self.instance, stream));
+        let mut keys = vec![&*generation, &*sequence];
+        keys.extend(changes.iter().map(|change| &*change.hash));
+        let mut call = self.nodes.scripts.publish.on(&keys);
         call.arg(millis(DOCUMENT_LIFE)).arg(millis(KEY_LIFE)).arg(millis(KEY_SLACK)).arg(SEQUENCE_LIFE.as_secs());
-        call.arg(heartbeat::told(self, stream)).arg(self.fresh_generation());
+        call.arg(heartbeat::told(self, stream, part)).arg(fresh).arg(names::before_number(part));
         for change in changes {
             change.write(&mut call);
         }
         call
     }
-}
-
-/// What a call answers: a letter per change, and the publisher's sequence.
-type Answer = (String, u64);
-
-/// The answers up to the first call whose script the server forgot: what later ones did is stale when it comes again. Any
-/// other error is the whole pipeline's: what it says of the connection has to be heard.
-fn done(answers: Vec<RedisResult<Answer>>) -> RedisResult<Vec<Answer>> {
-    let forgotten = |answer: &RedisResult<Answer>| {
-        answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
-    };
-    answers.into_iter().take_while(|answer| !forgotten(answer)).collect()
 }
 
 /// The stream of a call, which is that of all its changes.
@@ -89,6 +71,9 @@ fn stream<'a>(changes: &[Change<'a>]) -> &'a str {
 /// A publication, cut where the script puts it together.
 struct Change<'a> {
     publication: &'a Publication,
+    /// Where it stands in its batch.
+    place: usize,
+    part: Part,
     stream: &'a str,
     /// Where its counter is.
     hash: String,
@@ -101,7 +86,7 @@ struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn of(publication: &'a Publication) -> Result<Self> {
+    fn of(place: usize, publication: &'a Publication, map: &Map) -> Result<Self> {
         if publication.version >= VERSION_MAX {
             return Err(Error::rejected(format!("version {} is beyond 2^53", publication.version)));
         }
@@ -123,6 +108,8 @@ impl<'a> Change<'a> {
         flags.extend((keeps == Keeps::Counter).then_some('c'));
         Ok(Self {
             publication,
+            place,
+            part: map.part(&hash),
             stream: names::stream(&publication.channel),
             hash,
             flags,
@@ -149,20 +136,21 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Cuts a batch into calls: of one stream each, and bounded.
-fn calls<'c, 'a>(changes: &'c [Change<'a>], changes_max: usize) -> Vec<&'c [Change<'a>]> {
+/// Cuts a batch into calls: of one part and one stream each, and bounded.
+fn calls<'c, 'a>(changes: &'c [Change<'a>], changes_max: usize) -> Vec<(Part, &'c [Change<'a>])> {
     let mut calls = Vec::with_capacity(changes.len() / changes_max + 1);
     let (mut start, mut bytes) = (0, 0);
     for (n, change) in changes.iter().enumerate() {
         let full = n - start == changes_max || bytes + change.bytes() > CALL_BYTES_MAX;
-        if n > start && (full || changes[start].stream != change.stream) {
-            calls.push(&changes[start..n]);
+        let first = &changes[start];
+        if n > start && (full || first.stream != change.stream || first.part != change.part) {
+            calls.push((first.part, &changes[start..n]));
             (start, bytes) = (n, 0);
         }
         bytes += change.bytes();
     }
-    if start < changes.len() {
-        calls.push(&changes[start..]);
+    if let Some(first) = changes.get(start) {
+        calls.push((first.part, &changes[start..]));
     }
     calls
 }
@@ -185,6 +173,7 @@ fn with_members(message: &[u8]) -> Result<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nodes::tests::{cluster, single};
     use bytes::Bytes;
 
     fn publication(channel: &str, bytes: usize) -> Publication {
@@ -204,20 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_a_forgotten_script_is_sent_again_and_no_other_error_is_swallowed() {
-        let refused = |kind| Err((ErrorKind::Server(kind), "refused").into());
-        let ok = |n| Ok(("W".to_owned(), n));
-        let forgotten = vec![ok(1), refused(ServerErrorKind::NoScript), ok(2)];
-        assert_eq!(done(forgotten).unwrap(), [("W".to_owned(), 1)]);
-        assert_eq!(done(vec![ok(1), ok(2)]).unwrap().len(), 2);
-        let error = done(vec![ok(1), refused(ServerErrorKind::ReadOnly)]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly));
-    }
-
-    #[test]
     fn a_message_is_cut_around_its_document() {
         let publication = publication("a:b:k", 3);
-        let change = Change::of(&publication).unwrap();
+        let change = Change::of(0, &publication, &single()).unwrap();
         assert_eq!((change.stream, change.patch), ("a:b:", &b"{\"a\":1"[..]));
         assert_eq!(change.before, b"{\"PatchItems\":[{\"Value\":");
         assert_eq!(change.document, b"\"xxx\"");
@@ -225,20 +203,37 @@ mod tests {
         for (wrong, range) in [("[]", None), ("{}", None), ("{\"a\":1}", Some(0..7))] {
             let wrong =
                 Publication { whole: Bytes::from_static(wrong.as_bytes()), document: range, ..publication.clone() };
-            assert!(Change::of(&wrong).is_err(), "{wrong:?}");
+            assert!(Change::of(0, &wrong, &single()).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_batch_is_cut_by_number_bytes_and_stream_and_keeps_its_order() {
+        let map = single();
         let lengths = |publications: &[Publication]| {
-            let changes: Vec<Change<'_>> = publications.iter().map(|p| Change::of(p).unwrap()).collect();
-            calls(&changes, CALL_CHANGES_MAX).iter().map(|call| call.len()).collect::<Vec<usize>>()
+            let changes: Vec<Change<'_>> = publications.iter().map(|p| Change::of(0, p, &map).unwrap()).collect();
+            calls(&changes, CALL_CHANGES_MAX).iter().map(|(_, call)| call.len()).collect::<Vec<usize>>()
         };
         assert!(lengths(&[]).is_empty());
         assert_eq!(lengths(&vec![publication("a:k", 1); CALL_CHANGES_MAX + 1]), [CALL_CHANGES_MAX, 1]);
         assert_eq!(lengths(&[publication("a:k", 1), publication("b:k", 1), publication("a:k", 1)]), [1, 1, 1]);
         let large = publication("a:k", CALL_BYTES_MAX);
         assert_eq!(lengths(&[large.clone(), large, publication("a:k", 1)]), [1, 1, 1]);
+    }
+
+    #[test]
+    fn in_a_cluster_a_call_is_of_one_slot() {
+        let map = cluster();
+        let keys = ["a", "b", "{a}c", "b"].map(|key| Publication { key: key.into(), ..publication(key, 1) });
+        let channel = |p: Publication| Publication { channel: format!("__dataChanged:p:s:{}", p.key).into(), ..p };
+        let publications = keys.map(channel);
+        let changes = publications.iter().enumerate().map(|(place, p)| Change::of(place, p, &map).unwrap());
+        let mut changes: Vec<Change<'_>> = changes.collect();
+        changes.sort_by_key(|change| change.part);
+        let mut places: Vec<Vec<usize>> =
+            calls(&changes, 64).iter().map(|(_, call)| call.iter().map(|change| change.place).collect()).collect();
+        places.sort();
+        // `s:a` and `s:{a}c` are in different slots, which are those of `s:a` and of `a`.
+        assert_eq!(places, [vec![0], vec![1, 3], vec![2]]);
     }
 }

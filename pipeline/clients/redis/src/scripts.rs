@@ -1,6 +1,6 @@
 //! The scripts: each is one step that nobody sees half of.
 
-use redis::Script;
+use redis::{Cmd, Pipeline, ToRedisArgs};
 use std::time::Duration;
 
 /// A document goes a day after its last write.
@@ -27,6 +27,28 @@ pub(crate) struct Scripts {
     pub duty: Script,
 }
 
+/// A script that servers are asked to run by its hash.
+pub(crate) struct Script {
+    code: &'static str,
+    hash: String,
+}
+
+impl Script {
+    fn new(code: &'static str) -> Self {
+        Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
+    }
+
+    /// A call on these keys, which are of one part; its arguments follow.
+    pub(crate) fn on<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(&self.hash).arg(keys.len());
+        for key in keys {
+            call.arg(key);
+        }
+        call
+    }
+}
+
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
@@ -37,6 +59,16 @@ impl Scripts {
             heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
             duty: Script::new(include_str!("scripts/duty.lua")),
         }
+    }
+
+    /// What brings all of them to a server.
+    pub(crate) fn load(&self) -> Pipeline {
+        let Self { publish, fill, note, expire, heartbeat, duty } = self;
+        let mut load = Pipeline::new();
+        for script in [publish, fill, note, expire, heartbeat, duty] {
+            load.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
+        }
+        load
     }
 }
 

@@ -1,16 +1,22 @@
 //! Subscriptions: a connection each, that is read whether or not the subscriber is, and made again when it breaks.
+//!
+//! In a cluster a message comes to every node, and a subscription is at one of them. That this one answers says nothing of
+//! the others: so the subscription publishes through each of them what it has to hear itself.
 
 use crate::errors::classify;
 use crate::heartbeat::Heartbeat;
 use crate::link::back_off;
+use crate::nodes::{Lane, Node, Nodes};
 use crate::track::{Missing, Track};
 use crate::{Inner, names};
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
+use redis::Msg;
 use redis::aio::{PubSubSink, PubSubStream};
-use redis::{Client, Msg};
 use smartpulse_clients::pubsub::{InboxSender, Subscriber, inbox};
 use smartpulse_pipeline::error::{Error, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -26,7 +32,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn subscribe(inner: &Arc<Inner>, pattern: &str) -> Result<Box<dyn Subscriber>> {
     let (sender, receiver) = inbox((inner.config.queue_messages_max as usize).max(1));
     let mut subscription = Subscription {
-        client: inner.client.clone(),
+        echo: format!("{}{}", names::ECHOES, inner.fresh_generation()),
+        nodes: inner.nodes.clone(),
+        // Many instances spread over the nodes.
+        turn: inner.instance.bytes().map(usize::from).sum(),
         connect_timeout: inner.config.connect_timeout(),
         pattern: pattern.into(),
         glob: names::glob(pattern),
@@ -34,17 +43,19 @@ pub(crate) async fn subscribe(inner: &Arc<Inner>, pattern: &str) -> Result<Box<d
         inbox: sender,
     };
     let connection = subscription.connect().await?;
-    // What is read from now on is of this life of the data, or a heartbeat will tell.
-    subscription.track.lives_in(inner.generation().await?);
     tokio::spawn(subscription.run(connection));
     Ok(Box::new(receiver))
 }
 
 struct Subscription {
-    client: Client,
+    nodes: Arc<Nodes>,
+    /// Rises with every connection: the next one is to another node of a cluster.
+    turn: usize,
     connect_timeout: Duration,
     pattern: Box<str>,
     glob: String,
+    /// The channel on which this subscription hears itself, in a cluster.
+    echo: String,
     track: Track,
     inbox: InboxSender,
 }
@@ -59,7 +70,15 @@ enum End {
     /// Nobody wants it.
     Unsubscribed,
     /// It broke.
-    Broken(&'static str),
+    Broken(String),
+}
+
+/// What is known after a question whether all are still there.
+struct Answer {
+    /// The server of this connection answered.
+    here: bool,
+    /// The nodes of a cluster that took an echo, which has to be heard.
+    took: Vec<String>,
 }
 
 impl Subscription {
@@ -90,10 +109,26 @@ impl Subscription {
         }
     }
 
-    async fn connect(&self) -> Result<Connection> {
+    /// Connects to the server, or to any node of the cluster.
+    async fn connect(&mut self) -> Result<Connection> {
+        let map = self.nodes.map().await?;
+        let mut patterns = vec![self.glob.clone(), heartbeats()];
+        patterns.extend(map.is_cluster().then(|| names::glob(&self.echo)));
+        let mut failed = None;
+        for _ in &map.primaries {
+            self.turn = self.turn.wrapping_add(1);
+            match self.connect_to(&map.primaries[self.turn % map.primaries.len()], &patterns).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::unavailable("there is no node to subscribe at")))
+    }
+
+    async fn connect_to(&self, node: &Node, patterns: &[String]) -> Result<Connection> {
         let connecting = async {
-            let (mut sink, stream) = self.client.get_async_pubsub().await?.split();
-            sink.psubscribe(&[self.glob.as_str(), &heartbeats()]).await?;
+            let (mut sink, stream) = node.client.get_async_pubsub().await?.split();
+            sink.psubscribe(patterns).await?;
             Ok(Connection { sink, stream })
         };
         match timeout(self.connect_timeout, connecting).await {
@@ -108,7 +143,11 @@ impl Subscription {
     async fn listen(&mut self, connection: Connection) -> End {
         let Connection { sink, mut stream } = connection;
         let mut heard = false;
-        let mut answer = Box::pin(ping(sink.clone()));
+        let mut round = 1;
+        // The last round in which each node was heard, and those that must have been heard when the next round ends.
+        let mut echoes: BTreeMap<String, u64> = BTreeMap::new();
+        let mut awaited: Vec<String> = Vec::new();
+        let mut answer = Box::pin(ask(sink.clone(), self.nodes.clone(), self.echo.clone(), round));
         loop {
             tokio::select! {
                 // Messages first: they are signs of life, too.
@@ -116,27 +155,41 @@ impl Subscription {
                 message = stream.next() => match message {
                     Some(message) => {
                         heard = true;
-                        self.take(&message);
+                        if let Some((round, node)) = self.take(&message) {
+                            echoes.insert(node, round);
+                        }
                     }
-                    None => return End::Broken("the connection was closed"),
+                    None => return End::Broken("the connection was closed".to_owned()),
                 },
                 answered = &mut answer => {
                     if self.inbox.is_closed() {
                         return End::Unsubscribed;
                     }
-                    if !answered && !heard {
-                        return End::Broken("the server does not answer");
+                    if !answered.here && !heard {
+                        return End::Broken("the server does not answer".to_owned());
                     }
+                    let unheard = |node: &&String| echoes.get(*node).is_none_or(|last| last + 1 < round);
+                    if let Some(node) = awaited.iter().find(unheard) {
+                        return End::Broken(format!("what {node} publishes does not come"));
+                    }
+                    awaited = answered.took;
                     heard = false;
-                    answer = Box::pin(ping(sink.clone()));
+                    round += 1;
+                    answer = Box::pin(ask(sink.clone(), self.nodes.clone(), self.echo.clone(), round));
                 }
             }
         }
     }
 
-    fn take(&mut self, message: &Msg) {
+    /// Takes a message in; an echo of ours gives its round and node.
+    fn take(&mut self, message: &Msg) -> Option<(u64, String)> {
         let channel = message.get_channel_name();
         let payload = message.get_payload_bytes();
+        if channel.starts_with(names::ECHOES) {
+            let echo = std::str::from_utf8(payload).ok().filter(|_| channel == self.echo)?;
+            let (round, node) = echo.split_once(' ')?;
+            return Some((round.parse().ok()?, node.to_owned()));
+        }
         if let Some(stream) = channel.strip_prefix(names::HEARTBEATS) {
             // A pattern of the subscriber may match it, too: then it comes twice.
             let ours = message.get_pattern::<String>().is_ok_and(|pattern| pattern == heartbeats());
@@ -144,11 +197,12 @@ impl Subscription {
                 let missing = self.track.heartbeat(stream, heartbeat);
                 self.tell(missing);
             }
-            return;
+            return None;
         }
         let missing = self.track.message(channel, payload);
         self.tell(missing);
         self.inbox.push(channel.into(), Bytes::copy_from_slice(payload));
+        None
     }
 
     fn tell(&self, missing: Missing) {
@@ -163,8 +217,23 @@ fn heartbeats() -> String {
     format!("{}*", names::HEARTBEATS)
 }
 
-/// Waits for its time and asks; false if no answer came.
-async fn ping(mut sink: PubSubSink) -> bool {
+/// Waits for its time, and asks the server of a subscription whether it is there; in a cluster, publishes through every
+/// node what has to be heard over it.
+async fn ask(mut sink: PubSubSink, nodes: Arc<Nodes>, echo: String, round: u64) -> Answer {
     sleep(PING_INTERVAL).await;
-    matches!(timeout(PING_TIMEOUT, sink.ping::<redis::Value>()).await, Ok(Ok(_)))
+    let here = async { matches!(timeout(PING_TIMEOUT, sink.ping::<redis::Value>()).await, Ok(Ok(_))) };
+    let echoed = async {
+        let Some(map) = nodes.map().await.ok().filter(|map| map.is_cluster()) else { return Vec::new() };
+        let send = map.primaries.iter().map(|node| async {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(&echo).arg(format!("{round} {}", node.name));
+            let send = |mut connection| async move { publish.query_async::<()>(&mut connection).await };
+            // Who is not there is not awaited.
+            let sent = timeout(PING_TIMEOUT, node.ask(Lane::Asking, "send an echo", send)).await;
+            matches!(sent, Ok(Ok(()))).then(|| node.name.clone())
+        });
+        join_all(send).await.into_iter().flatten().collect()
+    };
+    let (here, took) = tokio::join!(here, echoed);
+    Answer { here, took }
 }

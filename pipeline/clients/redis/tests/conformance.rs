@@ -7,7 +7,7 @@ use smartpulse_clients::pubsub::{Delivery, Outcome, PubSub, Publication, SharedP
 use smartpulse_pipeline::error::ErrorKind;
 use smartpulse_redis::{RedisConfig, RedisPubSub};
 use smartpulse_testing::redis::{Data, RedisServer};
-use smartpulse_testing::{FaultProxy, Flow, PubSubFixture, pubsub_suite, within};
+use smartpulse_testing::{FaultProxy, Flow, PubSubFixture, pubsub_suite, until, within};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ async fn a_restart_is_told_and_the_counters_are_what_the_data_is() {
         assert_eq!(publish(&pubsub, publication("a", 1, None)).await, Outcome::Whole);
         assert_eq!(version_of(&next(&mut subscriber).await), Some(1));
         server.stop(data);
-        while pubsub.ping().await.is_ok() {}
+        until("an end", async || pubsub.ping().await.is_err()).await;
         assert_eq!(pubsub.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
         let asked = Instant::now();
         for _ in 0..100 {
@@ -141,7 +141,7 @@ async fn a_link_that_is_half_open_is_noticed_and_told() {
     assert!(frozen.elapsed() < Duration::from_secs(10), "{:?}", frozen.elapsed());
     publish(&direct, publication("a", 3, Some(2))).await;
     assert_eq!(version_of(&next(&mut subscriber).await), Some(3));
-    within("an answer", async { while behind.ping().await.is_err() {} }).await;
+    until("an answer", async || behind.ping().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +152,7 @@ async fn lost_data_is_told_although_no_connection_broke() {
     publish(&pubsub, publication("a", 1, None)).await;
     assert_eq!(version_of(&next(&mut subscriber).await), Some(1));
     // The first heartbeat makes the generation known.
-    within("a heartbeat", async { while !server.say("EXISTS smartpulse:generation").starts_with(":1") {} }).await;
+    until("a heartbeat", async || server.say("EXISTS smartpulse:generation").starts_with(":1")).await;
     server.say("FLUSHALL");
     assert_eq!(next(&mut subscriber).await, Delivery::Lost);
 }
@@ -194,7 +194,7 @@ async fn data_that_comes_back_older_is_trusted_no_more() {
     server.kill();
     server.start_again();
     assert_eq!(next(&mut subscriber).await, Delivery::Lost, "the connection");
-    within("an answer", async { while pubsub.ping().await.is_err() {} }).await;
+    until("an answer", async || pubsub.ping().await.is_ok()).await;
     assert!(server.say("HGET forecast:k VersionId:latest").contains("\r\n1\r\n"), "it is older");
     let fourth = Publication { known_only: true, ..publication("a", 4, Some(3)) };
     assert_eq!(publish(&pubsub, fourth).await, Outcome::Unknown, "the key has to be read anew");
@@ -212,8 +212,7 @@ async fn data_that_comes_back_older_is_trusted_no_more() {
     assert_eq!(publish(&pubsub, publication("a", 5, Some(4))).await, Outcome::Patch);
     server.kill();
     server.start_again();
-    within("distrust", async { while documents.counters("forecast", &["k".into()]).await.ok() != Some(vec![None]) {} })
-        .await;
+    until("distrust", async || documents.counters("forecast", &["k".into()]).await.ok() == Some(vec![None])).await;
     assert_eq!(shared().await, Shared::Nothing);
 }
 
@@ -310,15 +309,6 @@ async fn documents_past_their_day_go_and_counters_stay() {
     assert_eq!(all().await, (0, 0));
     assert_eq!(server.say("HEXISTS forecast:k json"), ":0\r\n");
     assert_eq!(documents.counters("forecast", &["k".into()]).await.unwrap(), [Some(1)]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_is_refused_with_what_to_do() {
-    let Some(server) = RedisServer::start_with(&["--cluster-enabled", "yes"]) else { return };
-    assert_eq!(server.say("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK\r\n");
-    within("a cluster", async { while !server.say("CLUSTER INFO").contains("cluster_state:ok") {} }).await;
-    let error = open(server.url()).publish(&[publication("a", 1, None)]).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Fatal && error.chain().contains("let `url` lead to one server"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
