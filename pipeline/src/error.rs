@@ -1,6 +1,7 @@
 //! One error type for everything that a component may fail with, classified by what the runtime should do.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What the runtime does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    retry_after: Option<Duration>,
 }
 
 /// The result of everything that a component does.
@@ -43,7 +45,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), cause: None }
+        Self { kind, message: message.into(), cause: None, retry_after: None }
     }
 
     /// The dependency is away.
@@ -71,6 +73,19 @@ impl Error {
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// The same error from somebody who said when to come again: a retry waits for so long at least.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
+    /// How long a retry waits at least.
+    #[must_use]
+    pub fn least_wait(&self) -> Duration {
+        self.retry_after.unwrap_or_default()
     }
 
     /// What the runtime does about it.

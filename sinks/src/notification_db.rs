@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use smartpulse_clients::database::SharedDatabase;
-use smartpulse_pipeline::error::{Error, ErrorKind, Result};
+use smartpulse_clients::database::{SharedDatabase, insert_each};
+use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
 use smartpulse_pipeline::sink::{Rejected, Sink};
 use smartpulse_pipeline::{Batch, Event, Operation};
@@ -78,23 +78,8 @@ impl Sink for NotificationDb {
                 Err(reason) => rejected.push(Rejected { index, reason }),
             }
         }
-        // Pieces that wait, the first on top: rows go in in their order, so that of two with one id the first counts.
-        let whole = 0..rows.len();
-        let mut pieces = vec![whole];
-        while let Some(piece) = pieces.pop() {
-            let Some(part) = rows.get(piece.clone()).filter(|part| !part.is_empty()) else { continue };
-            match self.database.insert_absent(&self.table, part).await {
-                Ok(_) => {}
-                Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
-                Err(error) if part.len() == 1 => {
-                    rejected.push(Rejected { index: places[piece.start], reason: error.chain() });
-                }
-                Err(_) => {
-                    let middle = piece.start + part.len() / 2;
-                    pieces.extend([middle..piece.end, piece.start..middle]);
-                }
-            }
-        }
+        let refused = insert_each(&*self.database, &self.table, &rows).await?;
+        rejected.extend(refused.into_iter().map(|(place, reason)| Rejected { index: places[place], reason }));
         Ok(rejected)
     }
 }

@@ -1,5 +1,5 @@
--- The embedded database, version 2 (PRAGMA user_version). Safe to run again: a file of an older version gets what it lacks
--- (version 2 brought what notifications need). Names are those of SQL Server's schema; declared
+-- The embedded database up to version 2 (PRAGMA user_version); mail.sql leads to version 3. Safe to run again: a file of
+-- version 1 gets what it lacks (version 2 brought what notifications need). Names are those of SQL Server's schema; declared
 -- types too, and they keep their meaning here: SQLite gives `uniqueidentifier` and `datetime2(3)` numeric
 -- affinity, under which a text with dashes stays text; `float` becomes REAL; `nvarchar` TEXT; `bigint` INTEGER.
 --

@@ -118,6 +118,10 @@ GO
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NheaMailQueue') AND name = N'IX_NheaMailQueue_Status')
     CREATE INDEX IX_NheaMailQueue_Status ON dbo.NheaMailQueue (Status, CreatedAt, Id);
 GO
+-- Until when a mail rests: while it is being sent the end of the sender's claim, and then the wait before another try.
+IF COL_LENGTH(N'dbo.NheaMailQueue', N'NotBefore') IS NULL
+    ALTER TABLE dbo.NheaMailQueue ADD NotBefore datetime2(3) NULL;
+GO
 -- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that
 -- it was captured under.
 IF OBJECT_ID(N'dbo.SmartPulseCapture', N'U') IS NULL

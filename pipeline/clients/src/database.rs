@@ -8,13 +8,14 @@
 //! - A position taken by [`Database::head`] *before* a scan, and streamed from after it, misses nothing.
 //! - Documents of one row are spelled identically (same bytes) by scan, capture and read.
 
+use crate::delivery::SharedDelivery;
 use crate::ledger::SharedLedger;
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use smartpulse_pipeline::error::Result;
+use smartpulse_pipeline::error::{ErrorKind, Result};
 use smartpulse_pipeline::{Key, Operation, Position, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -303,6 +304,10 @@ pub trait Database: Send + Sync {
     fn ledger(&self) -> Option<SharedLedger> {
         None
     }
+    /// The devices and the mail queue, where the database has them.
+    fn delivery(&self) -> Option<SharedDelivery> {
+        None
+    }
     /// The tombstones of a table's section by ascending key in the database's own order, starting after `after`, at most `limit`: what a
     /// repeated snapshot needs to tell of rows that vanished unseen.
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>>;
@@ -326,3 +331,34 @@ pub trait Database: Send + Sync {
 
 /// A shared database resource.
 pub type SharedDatabase = Arc<dyn Database>;
+
+/// Inserts rows where their id is absent, and says which can never go in, by their places, with the database's reason.
+///
+/// A batch that is refused is halved until the bad rows stand alone: each of a batch of n costs about 2 log2 n further calls.
+/// Rows go in in their order, so that of two with one id the first counts.
+///
+/// # Errors
+/// The database's, but for refusals.
+pub async fn insert_each(
+    database: &dyn Database,
+    table: &str,
+    rows: &[Map<String, Value>],
+) -> Result<Vec<(usize, String)>> {
+    let mut refused = Vec::new();
+    // Pieces that wait, the first on top.
+    let whole = 0..rows.len();
+    let mut pieces = vec![whole];
+    while let Some(piece) = pieces.pop() {
+        let Some(part) = rows.get(piece.clone()).filter(|part| !part.is_empty()) else { continue };
+        match database.insert_absent(table, part).await {
+            Ok(_) => {}
+            Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
+            Err(error) if part.len() == 1 => refused.push((piece.start, error.chain())),
+            Err(_) => {
+                let middle = piece.start + part.len() / 2;
+                pieces.extend([middle..piece.end, piece.start..middle]);
+            }
+        }
+    }
+    Ok(refused)
+}

@@ -7,6 +7,7 @@ pub mod bus;
 mod capture;
 pub mod connection;
 pub mod database;
+mod delivery;
 pub mod folder;
 pub mod memory;
 mod migrate;

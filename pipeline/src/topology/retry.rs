@@ -11,6 +11,9 @@ const OUTAGE_FIRST: Duration = Duration::from_millis(100);
 /// The longest one: after an outage nobody waits longer than this for the stream to go on.
 const OUTAGE_LONGEST: Duration = Duration::from_secs(2);
 
+/// The longest wait that somebody else may ask for.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// Counts the tries of one operation.
 pub(crate) struct Backoff<'a> {
     policy: &'a RetryPolicy,

@@ -1,7 +1,7 @@
 //! The task of a sink: write, retry, set aside, make state durable, resolve the ack. In this order.
 
 use super::chain::{Desk, Gate};
-use super::retry::{Backoff, until_durable};
+use super::retry::{Backoff, RETRY_AFTER_MAX, until_durable};
 use crate::ack::Ack;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Batch, Event};
@@ -179,6 +179,7 @@ impl SinkTask {
                     backoff.outage_delay()
                 }
             };
+            let delay = delay.max(error.least_wait().min(RETRY_AFTER_MAX));
             self.desk.metrics.retries.inc();
             tracing::debug!(component = %self.desk.component, error = error.chain(), ?delay, "retrying");
             tokio::time::sleep(delay).await;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod bus;
 mod database;
+mod delivery;
 mod ledger;
 mod memory_ledger;
 mod probe;
@@ -27,6 +28,7 @@ mod store;
 
 pub use bus::{BusFixture, bus_suite};
 pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, notification, uuid};
+pub use delivery::{delivery_suite, device, queued_mail};
 pub use ledger::{LedgerFixture, ledger_suite};
 pub use memory_ledger::MemoryLedger;
 pub use probe::{Graph, Probe, Rig, SharedProbe, event};

@@ -8,11 +8,12 @@
 //! not answered is in doubt: the error says so, and it is not tried again.
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `tombstones`, `scan`, `get`, `list`, `write`,
-//! `insert_absent`, `watermark`, `health`, `plan`, `lease`, `ledger`.
+//! `insert_absent`, `watermark`, `health`, `plan`, `lease`, `ledger`, `devices`, `remove_device`, `claim_mails`, `settle_mails`.
 
 use crate::capture::Capture;
 use crate::catalogue::Catalogue;
 use crate::config::SqlServerConfig;
+use crate::delivery::SqlServerDelivery;
 use crate::ledger::SqlServerLedger;
 use crate::pool::{Pool, Server};
 use crate::{bulk, plan, read, retrying, schema, write};
@@ -23,6 +24,7 @@ use smartpulse_clients::database::{
     CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone,
     Watermark, Write, Written,
 };
+use smartpulse_clients::delivery::SharedDelivery;
 use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_clients::metrics::DatabaseMetrics;
 use smartpulse_pipeline::error::Result;
@@ -180,6 +182,10 @@ impl Database for SqlServerDatabase {
     fn ledger(&self) -> Option<SharedLedger> {
         let ledger: SharedLedger = self.ledger.clone();
         Some(ledger)
+    }
+
+    fn delivery(&self) -> Option<SharedDelivery> {
+        Some(Arc::new(SqlServerDelivery::new(Arc::clone(&self.cx))))
     }
 
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {

@@ -4,6 +4,7 @@
 //! SQL Server 2017.
 
 pub mod capture;
+pub mod delivery;
 #[cfg(test)]
 mod golden;
 pub mod health;

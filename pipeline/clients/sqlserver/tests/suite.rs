@@ -13,11 +13,12 @@ use smartpulse_clients::database::{
     CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, SharedDatabase, Table,
     Tombstone, Write, Written,
 };
+use smartpulse_clients::delivery::SharedDelivery;
 use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::{Key, Position};
 use smartpulse_sqlserver::database::SqlServerDatabase;
-use smartpulse_testing::{DatabaseFixture, database_suite};
+use smartpulse_testing::{DatabaseFixture, database_suite, delivery_suite};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::OnceCell;
@@ -54,6 +55,11 @@ impl DatabaseFixture for Fixture {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_server_conforms() {
     database_suite(|| Fixture(stand_in())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_and_mails_of_a_stand_in_conform() {
+    delivery_suite(|| Fixture(stand_in())).await;
 }
 
 /// A database of its own on a real server, dropped in the end; or, where the login may create none, the one that the
@@ -205,6 +211,10 @@ impl Database for Scanned {
         self.database.ledger()
     }
 
+    fn delivery(&self) -> Option<SharedDelivery> {
+        self.database.delivery()
+    }
+
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {
         self.database.tombstones(table, after, limit).await
     }
@@ -244,4 +254,5 @@ async fn a_server_that_is_named_by_its_connection_string_conforms() {
 async fn a_real_sql_server_conforms() {
     let admin = std::env::var(URL).unwrap_or_else(|_| panic!("{URL} names no server"));
     database_suite(|| Real::new(&admin)).await;
+    delivery_suite(|| Real::new(&admin)).await;
 }

@@ -115,6 +115,13 @@ pub struct Pool<T> {
     permits: Arc<Semaphore>,
 }
 
+// Another handle to the same connections.
+impl<T> Clone for Pool<T> {
+    fn clone(&self) -> Self {
+        Self { opener: self.opener.clone(), idle: Arc::clone(&self.idle), permits: Arc::clone(&self.permits) }
+    }
+}
+
 impl<T: Slot> Pool<T> {
     /// A pool of at most `size` connections.
     #[must_use]

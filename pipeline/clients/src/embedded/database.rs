@@ -12,10 +12,11 @@
 //! holds the write lock is waited for, 5 s at most. Reads never wait for writers.
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `health`, `plan`, `tombstones`, `scan`, `get`, `list`,
-//! `write`, `insert`, `clean`.
+//! `write`, `insert`, `clean`, `devices`, `remove_device`, `claim_mails`, `settle_mails`.
 
 use super::capture::{self, CaptureSlot};
 use super::connection::{Failure, Opener, Pool, Synchronous};
+use super::delivery::SqliteDelivery;
 use super::migrate;
 use super::plan;
 use super::rows::{Catalogue, TableInfo};
@@ -24,6 +25,7 @@ use crate::database::{
     CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Kept, Page, Poll, Row, Table,
     Tombstone, Write, Written,
 };
+use crate::delivery::SharedDelivery;
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
 use prometheus::Registry;
@@ -238,6 +240,10 @@ impl Database for SqliteDatabase {
     fn idle_poll_is_free(&self) -> bool {
         // An empty poll reads `PRAGMA data_version`, a counter in shared memory.
         true
+    }
+
+    fn delivery(&self) -> Option<SharedDelivery> {
+        Some(Arc::new(SqliteDelivery::new(self.writer.clone(), self.readers.clone(), self.metrics.clone())))
     }
 
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use smartpulse_pipeline::error::Error;
 
 const SCHEMA: &str = include_str!("../../../../config/sql/sqlite/schema.sql");
+const MAIL: &str = include_str!("../../../../config/sql/sqlite/mail.sql");
 const CAPTURE: &str = include_str!("../../../../config/sql/sqlite/capture.sql");
 
 /// Brings a file to `latest` by running `scripts[version]` for each version that it lacks.
@@ -40,8 +41,8 @@ pub(super) fn migrate(connection: &mut Connection, what: &str, scripts: &[&str])
 /// # Errors
 /// Fatal for a later schema version, or for a captured table that is not there or lacks what capture needs.
 pub(super) fn create_schema(connection: &mut Connection, captured: &[String]) -> Result<(), Failure> {
-    // One script that makes whatever is missing leads from each version to the next: so far they only add tables.
-    migrate(connection, "the database", &[SCHEMA; 2])?;
+    // One script that makes whatever is missing leads to versions 1 and 2, which only added tables.
+    migrate(connection, "the database", &[SCHEMA, SCHEMA, MAIL])?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for name in captured {
         ensure_capture(&transaction, name)?;
