@@ -135,6 +135,15 @@ Examples:
 Signed with the first shared secret of api.auth.keys; the built-in one is known to everybody. In every other
 environment than development a token is the issuer's to give.";
 
+#[cfg(feature = "push")]
+const VAPID_HELP: &str = "\
+Examples:
+  smartpulse vapid generate
+  smartpulse vapid generate --json | jq -r .publicKey
+
+Made once per installation (RFC 8292): the private key goes to the settings of push_services, the public one to the pages.
+With another key every browser has to subscribe again.";
+
 const DEMO_HELP: &str = "\
 Examples:
   smartpulse demo
@@ -241,6 +250,13 @@ pub enum Command {
     /// Print a bearer token of the API, for development
     #[command(after_help = TOKEN_HELP)]
     Token(TokenArgs),
+    /// Make the key pair that Web Push is signed with
+    #[cfg(feature = "push")]
+    #[command(after_help = VAPID_HELP)]
+    Vapid {
+        #[command(subcommand)]
+        command: VapidCommand,
+    },
     /// Make files and databases for trials and benches
     Dev {
         #[command(subcommand)]
@@ -358,6 +374,17 @@ pub struct DemoArgs {
     /// Remove the databases of the data folder first
     #[arg(long)]
     pub fresh: bool,
+}
+
+#[cfg(feature = "push")]
+#[derive(Debug, Subcommand)]
+pub enum VapidCommand {
+    /// Print a new key pair, and the settings that take it
+    Generate {
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,6 +17,7 @@
 //! | `explain` | where one entity stands, from the database to the instances |
 //! | `http` | one question to an instance |
 //! | `token` | a bearer token for development |
+//! | `vapid` | the key pair of Web Push |
 //! | `dev`, `stand_in`, `cluster` | files, databases, a server and a whole cluster for trials and benches |
 //! | `reading`, `summary` | numbers of the process's own metrics, and the table at the end |
 //! | `screen`, `logging`, `style` | lines that do not tear the block below them; looks |
@@ -52,6 +53,8 @@ mod summary;
 mod token;
 mod traces;
 mod validate;
+#[cfg(feature = "push")]
+mod vapid;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -72,6 +75,8 @@ fn main() -> ExitCode {
         Command::Dlq { command } => dlq::dlq(&settings, command),
         Command::Demo(args) => demo::demo(&settings, args),
         Command::Token(args) => token::token(&settings, args),
+        #[cfg(feature = "push")]
+        Command::Vapid { command: args::VapidCommand::Generate { json } } => vapid::generate(*json),
         Command::Dev { command } => dev::dev(&settings, command),
     };
     match outcome {

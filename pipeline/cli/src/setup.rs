@@ -24,6 +24,9 @@ pub fn registry() -> Registry {
     smartpulse_sources::register(&mut registry);
     smartpulse_operators::register(&mut registry);
     smartpulse_sinks::register(&mut registry);
+    smartpulse_mail::register(&mut registry);
+    #[cfg(feature = "push")]
+    smartpulse_push::register(&mut registry);
     smartpulse_clients::resources::register(&mut registry);
     #[cfg(feature = "sqlserver")]
     smartpulse_sqlserver::register(&mut registry);

@@ -20,6 +20,8 @@ const ALL: &[&str] = &[
     "operators",
     "sources",
     "sinks",
+    "mail",
+    "push",
     "api",
     "stand-in",
     "testing",
@@ -39,6 +41,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("smartpulse-cache", &["config", "json", "pipeline", "clients"]),
     ("smartpulse-sources", &["config", "json", "pipeline", "clients", "cache"]),
     ("smartpulse-sinks", &["config", "json", "pipeline", "clients", "cache"]),
+    ("smartpulse-mail", &["config", "pipeline", "clients"]),
+    ("smartpulse-push", &["config", "pipeline", "clients"]),
     ("smartpulse-api", &["config", "json", "pipeline", "clients", "cache"]),
     ("smartpulse", ALL),
     // A server of its own, which knows nothing of what is tested against it.
@@ -49,7 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What `make demo` builds without: what is heavy, and what is for trials.
-const OPTIONAL: [&str; 6] = ["otlp", "pulsar", "redis", "sqlserver", "stand-in", "testing"];
+const OPTIONAL: [&str; 7] = ["otlp", "pulsar", "push", "redis", "sqlserver", "stand-in", "testing"];
 
 #[test]
 fn imports_go_one_way() {
