@@ -56,6 +56,7 @@ fn the_built_in_defaults_are_the_contract() {
     let expected = [
         ("bus", "embedded_bus"),
         ("forecasts", "cache"),
+        ("mail", "mail_folder"),
         ("main_db", "sqlite"),
         ("pubsub", "embedded_pubsub"),
         ("state", "state_file"),
