@@ -283,7 +283,7 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     drop(database);
     let other = Connection::open(folder.path().join("main.db")).unwrap();
     let version: i64 = other.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
     other
         .execute_batch(
             "DROP TABLE Notifications; DROP TABLE NheaMailQueue; DROP TABLE SysUserDeviceInfo; PRAGMA user_version = 1",
@@ -301,6 +301,25 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     let device = serde_json::json!({ "id": uuid(1), "userId": uuid(2), "integrationType": 1, "osVersion": "17" });
     let device = [device.as_object().unwrap().clone()];
     assert_eq!(database.insert_absent("SysUserDeviceInfo", &device).await.unwrap().inserted, 1);
+}
+
+#[tokio::test]
+async fn queued_mails_of_version_2_can_be_claimed() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SqliteDatabase::open("main_db", &SqliteConfig::default(), folder.path(), &Registry::new()).unwrap();
+    let database = open();
+    database.create_schema().await.unwrap();
+    let mail = [smartpulse_testing::queued_mail(1, "anna@example.com")];
+    assert_eq!(database.insert_absent("NheaMailQueue", &mail).await.unwrap().inserted, 1);
+    drop(database);
+    let other = Connection::open(folder.path().join("main.db")).unwrap();
+    other.execute_batch("ALTER TABLE NheaMailQueue DROP COLUMN NotBefore; PRAGMA user_version = 2").unwrap();
+    drop(other);
+
+    let database = open();
+    database.create_schema().await.unwrap();
+    let claimed = database.delivery().unwrap().claim_mails(10, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(claimed.iter().map(|mail| &*mail.to_address).collect::<Vec<_>>(), ["anna@example.com"]);
 }
 
 #[tokio::test]
