@@ -10,11 +10,13 @@
 //! that read and throw away. The sides take turns, every side publishes the same messages in each of the rounds; medians.
 //! Server, publisher and subscribers share the machine's processors, as they do in all sides.
 //!
-//! Result so far, not of this program but of its messages sent by hand while the machine was busy with builds, in events
-//! per second of the server's processor time (Redis 7.0.15): nobody subscribes: bare 1,150,000, 64 per call 120,000
-//! (0.10: a `PUBLISH` to nobody is parsed and forgotten); three subscribers: bare 318,000, 64 per call 102,000 (0.32).
-//! In time on the clock of the same, beside the first form of the script: 16 to 256 per call are 1.5 to 1.7 times 1 per
-//! call. To be replaced by this program's own figures on an idle machine.
+//! Result so far, not of this program, which has yet to run on an idle machine, but of its messages sent to the same server
+//! (Redis 7.0.15) and counted in instructions of the server (callgrind), which no neighbour disturbs; all changes follow.
+//! Nobody subscribes: a bare `PUBLISH` takes 4,800, for it is parsed and forgotten, an event of 64 per call 49,000 (0.10);
+//! three subscribers: 10,800 and 56,000 (0.19). In processor time beside busy neighbours, which also counts the kernel: 0.10
+//! and 0.18. A script that takes the same arguments and does nothing takes 20,000 (0.24): Lua reads every byte of every
+//! string that it is given or makes, at some 14 instructions each. So both were cut (65,000 and 71,000 before): messages come
+//! numbered and go out as they came. The goal, 0.18 and 0.28 by the clock with the client's share in it, is not shown yet.
 //!
 //! Run: `cargo bench -p smartpulse-benches --bench redis`.
 

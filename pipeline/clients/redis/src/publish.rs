@@ -7,9 +7,11 @@ use crate::nodes::Lane;
 use crate::scripts::{DOCUMENT_LIFE, KEY_LIFE, KEY_SLACK, SEQUENCE_LIFE, millis};
 use crate::slots::Part;
 use crate::{Inner, errors, heartbeat, names};
-use redis::{Cmd, FromRedisValue};
+use redis::{Cmd, FromRedisValue, RedisWrite};
 use smartpulse_clients::pubsub::{Outcome, Publication, open_object};
 use smartpulse_pipeline::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 
 /// How many changes one call takes at most. The server does nothing else during a call: this is under a millisecond.
@@ -31,12 +33,12 @@ impl Inner {
         let mut changes = changes.collect::<Result<Vec<_>>>()?;
         // A call is of one part. Within it the order stays.
         changes.sort_by_key(|change| change.part);
-        let calls = calls(&changes, self.call_changes_max);
+        let calls = self.numbered(calls(&changes, self.call_changes_max));
         let fresh = self.fresh_generation();
-        let call = |changes: &&[Change<'_>]| self.call(&map, &fresh, changes);
+        let call = |call: &Call<'_, '_>| self.call(&map, &fresh, call);
         let answers = self.nodes.send(Lane::Publishing, "publish", &calls, call).await?;
         let mut outcomes = vec![Outcome::Stale; publications.len()];
-        for (answer, (part, changes)) in answers.into_iter().zip(calls) {
+        for (answer, (part, Call { changes, .. })) in answers.into_iter().zip(calls) {
             let (letters, sequence, lost) =
                 <(String, u64, u8)>::from_redis_value(answer).map_err(|error| errors::unread("publish", error))?;
             for (change, letter) in changes.iter().zip(letters.chars()) {
@@ -47,7 +49,20 @@ impl Inner {
         Ok(outcomes)
     }
 
-    fn call(&self, map: &Map, fresh: &str, changes: &[Change<'_>]) -> Cmd {
+    /// Numbers messages as if each were sent, and nobody else sent any: then the script need not put them together anew.
+    fn numbered<'c, 'a>(&self, calls: Vec<(Part, &'c [Change<'a>])>) -> Vec<(Part, Call<'c, 'a>)> {
+        let mut before: BTreeMap<(Part, &str), u64> = BTreeMap::new();
+        let number = |(part, changes): (Part, &'c [Change<'a>])| {
+            let stream = stream(changes);
+            let (told, before) = (heartbeat::told(self, stream, part), before.entry((part, stream)).or_default());
+            let first = told + *before + 1;
+            *before += changes.len() as u64;
+            (part, Call { changes, told, first })
+        };
+        calls.into_iter().map(number).collect()
+    }
+
+    fn call(&self, map: &Map, fresh: &str, Call { changes, told, first }: &Call<'_, '_>) -> Cmd {
         let (stream, part) = (stream(changes), changes.first().map_or(Part::Whole, |change| change.part));
         let tag = map.tag(part);
         let (generation, sequence) = (names::generation(tag), names::sequence(tag, &self.instance, stream));
@@ -55,9 +70,10 @@ impl Inner {
         keys.extend(changes.iter().map(|change| &*change.hash));
         let mut call = self.nodes.scripts.publish.on(&keys);
         call.arg(millis(DOCUMENT_LIFE)).arg(millis(KEY_LIFE)).arg(millis(KEY_SLACK)).arg(SEQUENCE_LIFE.as_secs());
-        call.arg(heartbeat::told(self, stream, part)).arg(fresh).arg(names::before_number(part));
-        for change in changes {
-            change.write(&mut call);
+        let before_number = names::before_number(part);
+        call.arg(told).arg(fresh).arg(&before_number).arg(first);
+        for (number, change) in (*first..).zip(*changes) {
+            change.write(&mut call, &before_number, number);
         }
         call
     }
@@ -68,7 +84,16 @@ fn stream<'a>(changes: &[Change<'a>]) -> &'a str {
     changes.first().map_or("", |change| change.stream)
 }
 
-/// A publication, cut where the script puts it together.
+/// What one call publishes.
+struct Call<'c, 'a> {
+    changes: &'c [Change<'a>],
+    /// The number that Redis told last.
+    told: u64,
+    /// The number of its first message.
+    first: u64,
+}
+
+/// A publication, as the script takes it.
 struct Change<'a> {
     publication: &'a Publication,
     /// Where it stands in its batch.
@@ -78,11 +103,11 @@ struct Change<'a> {
     /// Where its counter is.
     hash: String,
     flags: String,
-    /// Empty when it is the whole document anyway.
+    /// Its message with the patch, without the closing brace.
     patch: &'a [u8],
-    before: &'a [u8],
     document: &'a [u8],
-    after: &'a [u8],
+    /// How the message with the whole document differs: see the script.
+    around: Vec<u8>,
 }
 
 impl<'a> Change<'a> {
@@ -100,6 +125,7 @@ impl<'a> Change<'a> {
             None => (whole, &[][..], &[][..]),
         };
         let same = publication.patch == publication.whole;
+        let around = if same { Vec::new() } else { around(patch, before, after) };
         let (hash, keeps) = names::hash(publication);
         let mut flags = String::new();
         flags.extend(publication.resync.then_some('r'));
@@ -113,18 +139,17 @@ impl<'a> Change<'a> {
             stream: names::stream(&publication.channel),
             hash,
             flags,
-            patch: if same { &[] } else { patch },
-            before,
+            patch,
             document,
-            after,
+            around,
         })
     }
 
     fn bytes(&self) -> usize {
-        self.patch.len() + self.before.len() + self.document.len() + self.after.len()
+        self.patch.len() + self.document.len() + self.around.len()
     }
 
-    fn write(&self, call: &mut Cmd) {
+    fn write(&self, call: &mut Cmd, before_number: &str, number: u64) {
         let Publication { channel, version, previous_version, .. } = self.publication;
         call.arg(&**channel).arg(version);
         // The script takes it that a version is above the one it follows.
@@ -132,8 +157,22 @@ impl<'a> Change<'a> {
             Some(previous) => call.arg(previous),
             None => call.arg(""),
         };
-        call.arg(&self.flags).arg(self.patch).arg(self.before).arg(self.document).arg(self.after);
+        call.arg(&self.flags);
+        let mut message = call.writer_for_next_arg();
+        // Writing to memory does not fail.
+        let _ = message.write_all(self.patch).and_then(|()| write!(message, "{before_number}{number}}}"));
+        drop(message);
+        call.arg(self.document).arg(&self.around);
     }
+}
+
+/// How a message around a document differs from that with the patch: how many bytes of that it begins and ends with, how
+/// many of its own come before the document, and its own.
+fn around(patch: &[u8], before: &[u8], after: &[u8]) -> Vec<u8> {
+    let head = patch.iter().zip(before).take_while(|(one, other)| one == other).count();
+    let tail = patch[head..].iter().rev().zip(after.iter().rev()).take_while(|(one, other)| one == other).count();
+    let (before, after) = (&before[head..], &after[..after.len() - tail]);
+    [format!("{head},{tail},{},", before.len()).as_bytes(), before, after].concat()
 }
 
 /// Cuts a batch into calls: of one part and one stream each, and bounded.
@@ -197,9 +236,11 @@ mod tests {
         let publication = publication("a:b:k", 3);
         let change = Change::of(0, &publication, &single()).unwrap();
         assert_eq!((change.stream, change.patch), ("a:b:", &b"{\"a\":1"[..]));
-        assert_eq!(change.before, b"{\"PatchItems\":[{\"Value\":");
-        assert_eq!(change.document, b"\"xxx\"");
-        assert_eq!(change.after, b"}]");
+        assert_eq!((change.document, &*change.around), (&b"\"xxx\""[..], &b"2,0,22,PatchItems\":[{\"Value\":}]"[..]));
+        // What both begin and end with is sent once, and no byte of the patch is taken twice.
+        assert_eq!(around(b"{1,2,4", b"{1,3", b"3,4"), b"3,2,1,33");
+        assert_eq!(around(b"{aa", b"{aa", b"aab"), b"3,0,0,aab");
+        assert_eq!(around(b"{aa", b"{a", b"aa"), b"2,1,0,a");
         for (wrong, range) in [("[]", None), ("{}", None), ("{\"a\":1}", Some(0..7))] {
             let wrong =
                 Publication { whole: Bytes::from_static(wrong.as_bytes()), document: range, ..publication.clone() };
