@@ -225,6 +225,41 @@ DROP TABLE #staging;
 SELECT @n AS Inserted;
 COMMIT;
 
+-- devices of a user
+EXEC dbo.GetUserDevices @UserId = @P1
+
+-- device removed
+DELETE FROM [dbo].[SysUserDeviceInfo] OUTPUT deleted.Id WHERE Id = @P1
+
+-- mails claimed
+UPDATE [dbo].[NheaMailQueue]
+SET Status = N'Sending', Attempts = Attempts + 1, NotBefore = DATEADD(millisecond, @P2, SYSUTCDATETIME())
+OUTPUT inserted.Id, inserted.ToAddress, inserted.Subject, inserted.BodyHtml, inserted.BodyText, inserted.Attachments,
+    inserted.Attempts
+WHERE Id IN (
+    SELECT TOP (@P1) Id
+    FROM [dbo].[NheaMailQueue] WITH (UPDLOCK, READPAST, ROWLOCK)
+    WHERE Status IN (N'Queued', N'Sending') AND (NotBefore IS NULL OR NotBefore <= SYSUTCDATETIME())
+    ORDER BY CreatedAt, Id)
+
+-- mails settled
+DECLARE @held int = 0;
+BEGIN TRANSACTION;
+UPDATE [dbo].[NheaMailQueue]
+SET Status = @P3, LastError = COALESCE(@P4, LastError), Attempts = Attempts + @P6,
+    NotBefore = DATEADD(millisecond, @P5, SYSUTCDATETIME()),
+    SentAt = CASE WHEN @P3 = N'Sent' THEN SYSUTCDATETIME() ELSE NULL END
+WHERE Id = @P1 AND Attempts = @P2 AND Status = N'Sending';
+SET @held = @held + @@ROWCOUNT;
+UPDATE [dbo].[NheaMailQueue]
+SET Status = @P9, LastError = COALESCE(@P10, LastError), Attempts = Attempts + @P12,
+    NotBefore = DATEADD(millisecond, @P11, SYSUTCDATETIME()),
+    SentAt = CASE WHEN @P9 = N'Sent' THEN SYSUTCDATETIME() ELSE NULL END
+WHERE Id = @P7 AND Attempts = @P8 AND Status = N'Sending';
+SET @held = @held + @@ROWCOUNT;
+COMMIT;
+SELECT @held AS Held;
+
 -- capture: the server
 SELECT CAST(SERVERPROPERTY(N'EngineEdition') AS int) AS EngineEdition,
     HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') AS MayViewState
@@ -738,6 +773,11 @@ CREATE TABLE dbo.NheaMailQueue (
 -- schema
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NheaMailQueue') AND name = N'IX_NheaMailQueue_Status')
     CREATE INDEX IX_NheaMailQueue_Status ON dbo.NheaMailQueue (Status, CreatedAt, Id);
+
+-- schema
+-- Until when a mail rests: while it is being sent the end of the sender's claim, and then the wait before another try.
+IF COL_LENGTH(N'dbo.NheaMailQueue', N'NotBefore') IS NULL
+    ALTER TABLE dbo.NheaMailQueue ADD NotBefore datetime2(3) NULL;
 
 -- schema
 -- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that
