@@ -12,8 +12,8 @@ use process::{Answer, Instance, block_on, random, until};
 use smartpulse_testing::pulsar::Broker;
 use smartpulse_testing::redis::Data;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,12 @@ const OUTAGE: Duration = Duration::from_secs(10);
 
 /// Within what everything is as it should be after an outage, on a machine that may be busy.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Readers of each instance, which ask back to back: more than the 70 % of what it can answer that the promise speaks of.
+const READERS: usize = 3;
+
+/// Readers that ask one instance for the same keys at about the same time.
+const CROWD: usize = 16;
 
 /// What an instance may grow by while it waits, in bytes: its bounds are far below, and a queue without any far above.
 const GROWTH_MAX: f64 = 200e6;
@@ -34,6 +40,9 @@ fn without_redis_reads_are_answered_and_readiness_says_so() {
     world.cluster.redis.stop(Data::Lost);
     let (reads, levels) = world.read_for(OUTAGE, |answer| assert_eq!(answer.status, 200, "{}", answer.body));
     eprintln!("without redis: {reads} reads, all answered, from {levels:?}");
+    let named: Vec<&str> = levels.keys().map(String::as_str).collect();
+    assert_eq!(named, ["L1", "L4"], "from local tiers, then from the database");
+    world.loads_a_key_once_for_all_who_ask();
     world.says(200, "pubsub");
     world.cluster.redis.start_again();
     world.recovers();
@@ -71,6 +80,8 @@ fn without_the_database_cached_reads_are_answered_and_instances_are_alive_and_no
     world.cluster.server.kill();
     let (reads, levels) = world.read_for(OUTAGE / 2, |answer| assert_eq!(answer.status, 200, "{}", answer.body));
     eprintln!("without the database: {reads} reads, all answered, from {levels:?}");
+    let captures = |instance: &Instance| instance.metric("capture_lease_held", &[]) > 0.0;
+    until("capture pauses", || !world.cluster.instances().any(captures));
     // With Redis' data gone as well nobody knows whether what is in memory is the newest.
     world.cluster.redis.restart(Data::Lost);
     until("instances have noticed that they may have missed something", || {
@@ -109,19 +120,46 @@ impl World {
         Some(Self { cluster, keys, stop, writer })
     }
 
-    /// Reads from all instances in turn; gives how many reads there were, and from which levels they were answered.
-    fn read_for(&self, time: Duration, check: impl Fn(&Answer)) -> (usize, BTreeMap<String, usize>) {
-        let (start, mut reads, mut levels) = (Instant::now(), 0, BTreeMap::new());
-        while start.elapsed() < time {
-            for instance in self.cluster.instances() {
+    /// Reads from all instances; gives how many reads there were, and from which levels they were answered.
+    fn read_for(&self, time: Duration, check: impl Fn(&Answer) + Sync) -> (usize, BTreeMap<String, usize>) {
+        let (start, levels) = (Instant::now(), Mutex::new(BTreeMap::<String, usize>::new()));
+        let read = |instance: &Instance| {
+            while start.elapsed() < time {
                 let key = &self.keys[usize::try_from(random(self.keys.len() as u64)).unwrap()];
                 let answer = instance.forecast(key);
                 check(&answer);
-                *levels.entry(answer.level).or_default() += 1;
-                reads += 1;
+                *levels.lock().unwrap().entry(answer.level).or_default() += 1;
             }
-        }
-        (reads, levels)
+        };
+        std::thread::scope(|scope| {
+            for instance in self.cluster.instances() {
+                for _ in 0..READERS {
+                    scope.spawn(move || read(instance));
+                }
+            }
+        });
+        let levels = levels.into_inner().unwrap();
+        (levels.values().sum(), levels)
+    }
+
+    /// A crowd asks for every key; the database is asked once for each, and once more for each change of it.
+    fn loads_a_key_once_for_all_who_ask(&self) {
+        let versions = || -> i64 {
+            self.cluster.server.documents().values().filter_map(|document| document["versionId"].as_i64()).sum()
+        };
+        let instance = self.cluster.instances().next().expect("an instance");
+        let loads = || instance.metric("database_queries_total", &["query=\"get\""]);
+        let (versions_before, loads_before) = (versions(), loads());
+        let read = || self.keys.iter().for_each(|key| assert_eq!(instance.forecast(key).status, 200));
+        std::thread::scope(|scope| {
+            for _ in 0..CROWD {
+                scope.spawn(read);
+            }
+        });
+        let (loads, changes) = (loads() - loads_before, (versions() - versions_before) as f64);
+        let (keys, reads) = (self.keys.len() as f64, CROWD * self.keys.len());
+        eprintln!("without redis: {reads} reads of {keys} keys by a crowd, {changes} changes, {loads} loads");
+        assert!(loads <= keys + changes, "{loads} loads of {keys} keys that changed {changes} times");
     }
 
     /// Readiness of every instance has this status, and names these parts.

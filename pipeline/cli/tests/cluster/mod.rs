@@ -69,11 +69,27 @@ impl Cluster {
     /// Starts the engines and all instances, and waits until these are ready.
     pub fn start() -> Option<Self> {
         let mut cluster = Self::engines()?;
-        for n in 0..INSTANCES {
-            cluster.run(n);
-        }
-        cluster.until_ready();
+        cluster.run_all();
         Some(cluster)
+    }
+
+    /// Has instances that are started from now on run these texts, and not the repository's beside a log of what they hear.
+    pub fn set_pipelines(&mut self, pipelines: &[(&str, String)]) {
+        let write = |(name, text): &(&str, String)| {
+            let path = self.folder.path().join(format!("{name}.yaml"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let files: Vec<PathBuf> = pipelines.iter().map(write).collect();
+        self.slots.iter_mut().for_each(|slot| slot.files.clone_from(&files));
+    }
+
+    /// Starts all instances, and waits until they are ready.
+    pub fn run_all(&mut self) {
+        for n in 0..INSTANCES {
+            self.run(n);
+        }
+        self.until_ready();
     }
 
     /// The settings of instance `n`, without those of its database.
