@@ -169,6 +169,20 @@ CREATE TABLE IF NOT EXISTS NheaMailQueue (
 
 CREATE INDEX IF NOT EXISTS IX_NheaMailQueue_Status ON NheaMailQueue (Status, CreatedAt, Id);
 
+-- What instances have logged, at or above log.table.level. Seq counts an instance's lines; Fields is a JSON object.
+CREATE TABLE IF NOT EXISTS Logs (
+    Id         uniqueidentifier NOT NULL PRIMARY KEY,
+    CreatedAt  datetime2(3)     NOT NULL,
+    Level      nvarchar(8)      NOT NULL,
+    Instance   uniqueidentifier NOT NULL,
+    Seq        bigint           NOT NULL,
+    Component  nvarchar(200)    NOT NULL,
+    Message    nvarchar(4000)   NOT NULL,
+    Fields     "nvarchar(max)"  NULL
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS IX_Logs_CreatedAt ON Logs (CreatedAt DESC, Seq DESC);
+
 -- Which database this is: a position taken in another one, or in this one before it was replaced, is refused.
 CREATE TABLE IF NOT EXISTS smartpulse_database (
     Incarnation  TEXT NOT NULL

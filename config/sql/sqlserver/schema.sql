@@ -122,6 +122,22 @@ GO
 IF COL_LENGTH(N'dbo.NheaMailQueue', N'NotBefore') IS NULL
     ALTER TABLE dbo.NheaMailQueue ADD NotBefore datetime2(3) NULL;
 GO
+-- What instances have logged, at or above log.table.level. Seq counts an instance's lines; Fields is a JSON object.
+IF OBJECT_ID(N'dbo.Logs', N'U') IS NULL
+CREATE TABLE dbo.Logs (
+    Id         uniqueidentifier NOT NULL CONSTRAINT PK_Logs PRIMARY KEY,
+    CreatedAt  datetime2(3)     NOT NULL,
+    Level      nvarchar(8)      NOT NULL,
+    Instance   uniqueidentifier NOT NULL,
+    Seq        bigint           NOT NULL,
+    Component  nvarchar(200)    NOT NULL,
+    Message    nvarchar(4000)   NOT NULL,
+    Fields     nvarchar(max)    NULL
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Logs') AND name = N'IX_Logs_CreatedAt')
+    CREATE INDEX IX_Logs_CreatedAt ON dbo.Logs (CreatedAt DESC, Seq DESC);
+GO
 -- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that
 -- it was captured under.
 IF OBJECT_ID(N'dbo.SmartPulseCapture', N'U') IS NULL

@@ -83,14 +83,45 @@ SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
 BEGIN TRANSACTION;
 SELECT COUNT_BIG(*) AS Total
 FROM [dbo].[Forecasts]
-WHERE [CompanyId] = @P1 AND [ProductionUnitId] = @P2 AND [ForecastDate] >= @P3 AND [ForecastDate] < @P4;
+WHERE [CompanyId] IN (@P1) AND [ProductionUnitId] = @P2 AND [ForecastDate] >= @P3 AND [ForecastDate] < @P4;
 SELECT [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
 FROM [dbo].[Forecasts]
-WHERE [CompanyId] = @P1 AND [ProductionUnitId] = @P2 AND [ForecastDate] >= @P3 AND [ForecastDate] < @P4
+WHERE [CompanyId] IN (@P1) AND [ProductionUnitId] = @P2 AND [ForecastDate] >= @P3 AND [ForecastDate] < @P4
 ORDER BY [ForecastDate] DESC, [Id]
 OFFSET @P5 ROWS FETCH NEXT @P6 ROWS ONLY;
 COMMIT;
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- list of the forecasts of three or four companies
+SET TRANSACTION ISOLATION LEVEL SNAPSHOT;
+BEGIN TRANSACTION;
+SELECT COUNT_BIG(*) AS Total
+FROM [dbo].[Forecasts]
+WHERE [CompanyId] IN (@P1, @P2, @P3, @P4) AND [ForecastDate] >= @P5;
+SELECT [Id], [CompanyId], [ProductionUnitId], [ForecastDate], [Demand], [Supply], [ConfidenceLevel], [Status], [CreatedAt], [UpdatedAt], [UpdatedBy], [UpdatedVia], [VersionId]
+FROM [dbo].[Forecasts]
+WHERE [CompanyId] IN (@P1, @P2, @P3, @P4) AND [ForecastDate] >= @P5
+ORDER BY [ForecastDate] DESC, [Id]
+OFFSET @P6 ROWS FETCH NEXT @P7 ROWS ONLY;
+COMMIT;
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+-- logs of a component since a time
+SELECT TOP (@P1) [Id], [CreatedAt], [Level], [Instance], [Seq], [Component], [Message], [Fields]
+FROM [dbo].[Logs]
+WHERE [Level] IN (@P2, @P3) AND [CreatedAt] >= @P4 AND [Component] = @P5
+ORDER BY [CreatedAt] DESC, [Seq] DESC
+
+-- logs: where those beyond a number of lines begin
+SELECT CreatedAt
+FROM [dbo].[Logs]
+ORDER BY CreatedAt DESC
+OFFSET @P1 ROWS FETCH NEXT 1 ROWS ONLY
+
+-- logs: removing the oldest
+DELETE FROM [dbo].[Logs]
+WHERE Id IN (SELECT TOP (@P1) Id FROM [dbo].[Logs] WHERE CreatedAt <= @P2 ORDER BY CreatedAt);
+SELECT @@ROWCOUNT AS Removed;
 
 -- tombstones
 SELECT TOP (@P1) Id, VersionId, DeletedAt
@@ -778,6 +809,24 @@ IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NheaM
 -- Until when a mail rests: while it is being sent the end of the sender's claim, and then the wait before another try.
 IF COL_LENGTH(N'dbo.NheaMailQueue', N'NotBefore') IS NULL
     ALTER TABLE dbo.NheaMailQueue ADD NotBefore datetime2(3) NULL;
+
+-- schema
+-- What instances have logged, at or above log.table.level. Seq counts an instance's lines; Fields is a JSON object.
+IF OBJECT_ID(N'dbo.Logs', N'U') IS NULL
+CREATE TABLE dbo.Logs (
+    Id         uniqueidentifier NOT NULL CONSTRAINT PK_Logs PRIMARY KEY,
+    CreatedAt  datetime2(3)     NOT NULL,
+    Level      nvarchar(8)      NOT NULL,
+    Instance   uniqueidentifier NOT NULL,
+    Seq        bigint           NOT NULL,
+    Component  nvarchar(200)    NOT NULL,
+    Message    nvarchar(4000)   NOT NULL,
+    Fields     nvarchar(max)    NULL
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Logs') AND name = N'IX_Logs_CreatedAt')
+    CREATE INDEX IX_Logs_CreatedAt ON dbo.Logs (CreatedAt DESC, Seq DESC);
 
 -- schema
 -- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that

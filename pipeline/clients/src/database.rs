@@ -15,7 +15,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use smartpulse_pipeline::error::{ErrorKind, Result};
+use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use smartpulse_pipeline::{Key, Operation, Position, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -202,8 +202,8 @@ pub struct Inserted {
 /// What to list of the forecasts; newest `forecastDate` first, then by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct ForecastQuery {
-    /// Only this company's.
-    pub company_id: Option<String>,
+    /// Only these companies', each once and in order; of none of them, nothing.
+    pub companies: Option<Arc<[Box<str>]>>,
     /// Only this unit's.
     pub production_unit_id: Option<String>,
     /// Only with `forecastDate` at or after this, RFC 3339 UTC with milliseconds.
@@ -214,6 +214,19 @@ pub struct ForecastQuery {
     pub skip: u32,
     /// How many to give at most.
     pub take: u32,
+}
+
+/// What to read of the table `Logs`; newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Only lines of these levels.
+    pub levels: Vec<&'static str>,
+    /// Only lines of then or later.
+    pub since: Option<Timestamp>,
+    /// Only lines of this component.
+    pub component: Option<String>,
+    /// How many to give at most.
+    pub limit: usize,
 }
 
 /// A page of rows.
@@ -327,6 +340,15 @@ pub trait Database: Send + Sync {
     ///
     /// Rejected when a row can never be inserted: then the caller finds out which by giving them one by one.
     async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted>;
+    /// Lines of the table `Logs`, newest first.
+    async fn logs(&self, _query: &LogQuery) -> Result<Vec<Row>> {
+        Err(Error::fatal("this database keeps no logs"))
+    }
+    /// Removes a step of what the table `Logs` need not keep: lines of `before` and earlier, and those beyond the newest
+    /// `rows_max`. How many went; none when there is nothing left to remove.
+    async fn prune_logs(&self, _before: Timestamp, _rows_max: u32) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// A shared database resource.

@@ -5,7 +5,7 @@ use prometheus::Registry;
 use rusqlite::Connection;
 use serde_json::json;
 use smartpulse_clients::bus::{Bus, InitialPosition, Outgoing, Subscribe, SubscriptionType};
-use smartpulse_clients::database::{CaptureHealth, CaptureMode, Database, Kept, Poll, Write};
+use smartpulse_clients::database::{CaptureHealth, CaptureMode, Database, Kept, LogQuery, Poll, Write};
 use smartpulse_clients::embedded::{
     BusConfig, DataFolder, EmbeddedBus, SqliteConfig, SqliteDatabase, SqliteStore, StateConfig, StateFile,
 };
@@ -286,7 +286,8 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     assert_eq!(version, 3);
     other
         .execute_batch(
-            "DROP TABLE Notifications; DROP TABLE NheaMailQueue; DROP TABLE SysUserDeviceInfo; PRAGMA user_version = 1",
+            "DROP TABLE Notifications; DROP TABLE NheaMailQueue; DROP TABLE SysUserDeviceInfo; DROP TABLE Logs;
+             PRAGMA user_version = 1",
         )
         .unwrap();
     drop(other);
@@ -299,6 +300,7 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     let rows = [smartpulse_testing::notification(1, "t")];
     assert_eq!(database.insert_absent("Notifications", &rows).await.unwrap().inserted, 1);
     let device = serde_json::json!({ "id": uuid(1), "userId": uuid(2), "integrationType": 1, "osVersion": "17" });
+    assert_eq!(database.logs(&LogQuery::default()).await.unwrap(), []);
     let device = [device.as_object().unwrap().clone()];
     assert_eq!(database.insert_absent("SysUserDeviceInfo", &device).await.unwrap().inserted, 1);
 }

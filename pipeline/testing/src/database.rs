@@ -4,10 +4,10 @@ use crate::{cases, within};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use smartpulse_clients::database::{
-    CaptureMode, Change, ChangePage, ForecastQuery, Inserted, Kept, Poll, Row, SharedDatabase, Write, Written,
+    CaptureMode, Change, ChangePage, ForecastQuery, Inserted, Kept, LogQuery, Poll, Row, SharedDatabase, Write, Written,
 };
 use smartpulse_pipeline::error::ErrorKind;
-use smartpulse_pipeline::{Key, Operation, Position};
+use smartpulse_pipeline::{Key, Operation, Position, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -62,6 +62,7 @@ pub async fn database_suite<F: DatabaseFixture>(make: impl Fn() -> F) {
         of_rows_with_one_id_the_first_counts,
         a_poisoned_row_is_rejected_and_none_of_its_batch_goes_in,
         inserted_rows_of_a_captured_table_are_captured,
+        logs_are_read_newest_first_and_pruned_by_age_and_number,
         capture_says_how_it_is_doing_and_what_it_needs,
     );
 }
@@ -465,6 +466,9 @@ async fn lists_are_newest_first_filtered_and_paged(fixture: impl DatabaseFixture
         let date = format!("2016-01-{:02}T00:00:00.000Z", 1 + id / 4);
         Write::Insert { members: company_forecast(id, id % 2, &date, 1.0) }
     });
+    // And a third company has one on one of them.
+    let third = Write::Insert { members: company_forecast(12, 2, "2016-01-02T00:00:00.000Z", 1.0) };
+    let rows = rows.chain([third]);
     database.write(TABLE, rows.collect()).await.unwrap();
     let list = |query: ForecastQuery| {
         let database = SharedDatabase::clone(&database);
@@ -475,11 +479,21 @@ async fn lists_are_newest_first_filtered_and_paged(fixture: impl DatabaseFixture
         }
     };
     let all = ForecastQuery { take: 20, ..ForecastQuery::default() };
-    assert_eq!(list(all.clone()).await, (12, vec![8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3]));
-    let company = ForecastQuery { company_id: Some(uuid(1)), ..all.clone() };
+    assert_eq!(list(all.clone()).await, (13, vec![8, 9, 10, 11, 4, 5, 6, 7, 12, 0, 1, 2, 3]));
+    let of = |companies: &[u64]| {
+        let companies = companies.iter().map(|company| uuid(*company).into_boxed_str()).collect();
+        ForecastQuery { companies: Some(companies), ..all.clone() }
+    };
+    let company = of(&[1]);
     assert_eq!(list(company.clone()).await, (6, vec![9, 11, 5, 7, 1, 3]));
     assert_eq!(list(ForecastQuery { skip: 1, take: 2, ..company.clone() }).await, (6, vec![11, 5]));
     assert_eq!(list(ForecastQuery { skip: 99, ..company.clone() }).await, (6, vec![]));
+    // Of several companies it is one list: one total, one order, one place to go on from.
+    assert_eq!(list(of(&[0, 2])).await, (7, vec![8, 10, 4, 6, 12, 0, 2]));
+    assert_eq!(list(of(&[0, 1, 2, 7])).await, list(all.clone()).await);
+    assert_eq!(list(ForecastQuery { skip: 3, take: 3, ..of(&[0, 1, 2]) }).await, (13, vec![11, 4, 5]));
+    assert_eq!(list(of(&[7])).await, (0, vec![]));
+    assert_eq!(list(of(&[])).await, (0, vec![]), "none of all companies, not all of them");
     let unit = ForecastQuery { production_unit_id: Some(uuid(1_000)), ..company };
     assert_eq!(list(unit).await, (0, vec![]));
     let day = ForecastQuery {
@@ -487,7 +501,54 @@ async fn lists_are_newest_first_filtered_and_paged(fixture: impl DatabaseFixture
         to: Some("2016-01-03T00:00:00.000Z".into()),
         ..all
     };
-    assert_eq!(list(day).await, (4, vec![4, 5, 6, 7]));
+    assert_eq!(list(day).await, (5, vec![4, 5, 6, 7, 12]));
+}
+
+/// The members of a row of `Logs`, logged so many milliseconds after the first.
+fn line(seq: i64, level: &str, component: &str, millis: i64) -> Map<String, Value> {
+    let members = json!({
+        "id": uuid(u64::try_from(seq).unwrap()), "createdAt": Timestamp::from_millis(LOGGED + millis).to_string(),
+        "level": level, "instance": uuid(7), "seq": seq, "component": component, "message": format!("m{seq}"),
+        "fields": if seq % 2 == 0 { json!("{\"n\":1}") } else { Value::Null },
+    });
+    members.as_object().cloned().unwrap()
+}
+
+/// When the first line of the test's logs was logged.
+const LOGGED: i64 = 1_451_606_400_000;
+
+async fn logs_are_read_newest_first_and_pruned_by_age_and_number(fixture: impl DatabaseFixture) {
+    let database = fixture.open().await;
+    // The last two in one millisecond.
+    let lines: Vec<_> = [("ERROR", "api", 0), ("WARN", "changes", 10), ("INFO", "api", 20), ("ERROR", "api", 20)]
+        .into_iter()
+        .zip(1..)
+        .map(|((level, component, millis), seq)| line(seq, level, component, millis))
+        .collect();
+    database.insert_absent("Logs", &lines).await.unwrap();
+    let read = async |query: LogQuery| {
+        let rows = database.logs(&query).await.unwrap();
+        let document = |row: &Row| serde_json::from_slice::<Value>(&row.document).unwrap();
+        rows.iter().map(document).collect::<Vec<_>>()
+    };
+    let numbers = |rows: Vec<Value>| rows.iter().map(|row| row["seq"].as_i64().unwrap()).collect::<Vec<_>>();
+    let all = LogQuery { levels: vec!["ERROR", "WARN", "INFO"], limit: 10, ..LogQuery::default() };
+    let rows = read(all.clone()).await;
+    assert_eq!(rows[0], Value::Object(lines[3].clone()));
+    assert_eq!(numbers(rows), [4, 3, 2, 1]);
+    assert_eq!(numbers(read(LogQuery { levels: vec!["ERROR"], ..all.clone() }).await), [4, 1]);
+    assert_eq!(numbers(read(LogQuery { limit: 2, ..all.clone() }).await), [4, 3]);
+    let since = Timestamp::from_millis(LOGGED + 10);
+    assert_eq!(numbers(read(LogQuery { since: Some(since), ..all.clone() }).await), [4, 3, 2]);
+    let of = LogQuery { component: Some("changes".into()), since: Some(since), ..all.clone() };
+    assert_eq!(numbers(read(of).await), [2]);
+
+    assert_eq!(database.prune_logs(Timestamp::from_millis(LOGGED - 1), 10).await.unwrap(), 0);
+    assert_eq!(database.prune_logs(Timestamp::from_millis(LOGGED), 10).await.unwrap(), 1, "by age");
+    assert_eq!(numbers(read(all.clone()).await), [4, 3, 2]);
+    assert_eq!(database.prune_logs(Timestamp::from_millis(LOGGED), 2).await.unwrap(), 1, "by number");
+    assert_eq!(numbers(read(all.clone()).await), [4, 3]);
+    assert_eq!(database.prune_logs(Timestamp::from_millis(LOGGED), 2).await.unwrap(), 0);
 }
 
 /// All rows of a table as documents, by key.

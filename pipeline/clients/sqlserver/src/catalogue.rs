@@ -294,6 +294,22 @@ pub(crate) mod tests {
         info
     }
 
+    /// `Logs`, as the scripts create it.
+    pub(crate) fn logs() -> TableInfo {
+        let columns = [
+            ("Id", "uniqueidentifier", 16),
+            ("CreatedAt", "datetime2", 7),
+            ("Level", "nvarchar", 16),
+            ("Instance", "uniqueidentifier", 16),
+            ("Seq", "bigint", 8),
+            ("Component", "nvarchar", 400),
+            ("Message", "nvarchar", 8_000),
+            ("Fields", "nvarchar", -1),
+        ];
+        let columns = columns.map(|(name, kind, length)| ColumnInfo::new(name, kind, length, 0, 3));
+        TableInfo::new("dbo", "Logs", "Logs", columns.into(), vec![0]).unwrap()
+    }
+
     /// A table with odd names, a key of two columns and a `varchar` among them.
     pub(crate) fn orders() -> TableInfo {
         let region = ColumnInfo {

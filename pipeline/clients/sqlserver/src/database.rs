@@ -21,14 +21,14 @@ use async_trait::async_trait;
 use prometheus::Registry;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::{
-    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, Table, Tombstone,
-    Watermark, Write, Written,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, LogQuery, Page, Poll, Row, Table,
+    Tombstone, Watermark, Write, Written,
 };
 use smartpulse_clients::delivery::SharedDelivery;
 use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_clients::metrics::DatabaseMetrics;
 use smartpulse_pipeline::error::Result;
-use smartpulse_pipeline::{Key, Position};
+use smartpulse_pipeline::{Key, Position, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -206,6 +206,14 @@ impl Database for SqlServerDatabase {
 
     async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>> {
         on_table!(self, "write", table, c => write::write(&self.cx, c, table, &writes))
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Row>> {
+        on_table!(self, "logs", "Logs", c => read::logs(&self.cx, c, query))
+    }
+
+    async fn prune_logs(&self, before: Timestamp, rows_max: u32) -> Result<u64> {
+        on_table!(self, "logs", "Logs", c => read::prune_logs(c, before, rows_max))
     }
 
     async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted> {

@@ -1,20 +1,22 @@
 //! Reads on one connection. Each is one round trip, but for `get` of more than [`KEYS_MAX`] keys.
 
-use crate::catalogue::{Kind, TableInfo};
+use crate::catalogue::TableInfo;
 use crate::connection::{Connection, Param};
 use crate::database::Context;
 use crate::errors::{Failure, Outcome};
-use crate::rows::{self, to_param};
+use crate::rows::{self, to_date_time};
 use crate::statements::{self, ForecastFilter};
-use serde_json::Value;
-use smartpulse_clients::database::{ForecastQuery, Page, Row, Tombstone};
-use smartpulse_pipeline::Key;
+use smartpulse_clients::database::{ForecastQuery, LogQuery, Page, Row, Tombstone};
 use smartpulse_pipeline::error::Error;
+use smartpulse_pipeline::{Key, Timestamp};
 use tiberius::ColumnData;
 use uuid::Uuid;
 
 /// The most keys of one statement. A call takes 2,100 parameters, and a key may have two columns.
 const KEYS_MAX: usize = 1_024;
+
+/// Lines of logs removed by one statement, so that other writers are not held up.
+const LOGS_PRUNED_AT_ONCE: usize = 1_000;
 
 /// Answers when the server does.
 pub(crate) async fn ping(connection: &mut Connection) -> Outcome<()> {
@@ -54,11 +56,10 @@ pub(crate) async fn get(cx: &Context, connection: &mut Connection, table: &str, 
     let mut found = Vec::with_capacity(keys.len());
     let what = format!("get from {table}");
     for chunk in keys.chunks(KEYS_MAX / info.key.len().max(1)) {
-        // A power of two of them, the last one repeated: the server keeps a plan per text, and so there are ten.
-        let count = chunk.len().next_power_of_two();
-        let padded = chunk.iter().chain(std::iter::repeat_n(chunk.last().unwrap_or(&keys[0]), count - chunk.len()));
-        let params: Vec<Param> = padded.flatten().cloned().collect();
-        for row in connection.rows(&what, &statements::get(&info, count), &params).await? {
+        let keys = padded(chunk);
+        let sql = statements::get(&info, keys.len());
+        let params: Vec<Param> = keys.into_iter().flatten().collect();
+        for row in connection.rows(&what, &sql, &params).await? {
             found.push(readable(info.shape.entity(&row, 0)?)?);
         }
     }
@@ -69,21 +70,26 @@ pub(crate) async fn get(cx: &Context, connection: &mut Connection, table: &str, 
 pub(crate) async fn list(cx: &Context, connection: &mut Connection, query: &ForecastQuery) -> Outcome<Page> {
     let info = cx.catalogue.get(connection, "Forecasts").await?;
     let (mut filters, mut params) = (Vec::new(), Vec::new());
-    for (filter, value) in
-        [(ForecastFilter::Company, &query.company_id), (ForecastFilter::Unit, &query.production_unit_id)]
-    {
-        let Some(value) = value else { continue };
-        let Ok(id) = Uuid::try_parse(value) else {
-            return Ok(Page { total: 0, rows: Vec::new() });
-        };
-        filters.push(filter);
-        params.push(Param(ColumnData::Guid(Some(id))));
+    let nothing = Page { total: 0, rows: Vec::new() };
+    if let Some(companies) = &query.companies {
+        // What is no id names no company.
+        let ids: Vec<Param> = companies.iter().filter_map(|company| id(company)).collect();
+        if ids.is_empty() {
+            return Ok(nothing);
+        }
+        params = padded(&ids);
+        filters.push(ForecastFilter::Companies(params.len()));
+    }
+    if let Some(unit) = &query.production_unit_id {
+        let Some(id) = id(unit) else { return Ok(nothing) };
+        filters.push(ForecastFilter::Unit);
+        params.push(id);
     }
     for (filter, value) in [(ForecastFilter::From, &query.from), (ForecastFilter::To, &query.to)] {
         let Some(value) = value else { continue };
-        let date = info.columns.iter().find(|c| c.kind == Kind::Time);
-        let time = date.and_then(|column| to_param(column, &Value::from(value.as_str())));
-        params.push(time.ok_or_else(|| Error::rejected(format!("{value:?} is no time: RFC 3339 is needed")))?);
+        let time = to_date_time(value);
+        let time = time.ok_or_else(|| Error::rejected(format!("{value:?} is no time: RFC 3339 is needed")))?;
+        params.push(Param(ColumnData::DateTime2(Some(time))));
         filters.push(filter);
     }
     params.extend([Param::bigint(i64::from(query.skip)), Param::bigint(i64::from(query.take))]);
@@ -93,6 +99,32 @@ pub(crate) async fn list(cx: &Context, connection: &mut Connection, query: &Fore
     let rows = results.next().unwrap_or_default();
     let rows = rows.iter().map(|row| readable(info.shape.entity(row, 0)?)).collect::<Outcome<Vec<_>>>()?;
     Ok(Page { total: u64::try_from(total).unwrap_or(0), rows })
+}
+
+/// Lines of `dbo.Logs`, newest first.
+pub(crate) async fn logs(cx: &Context, connection: &mut Connection, query: &LogQuery) -> Outcome<Vec<Row>> {
+    let info = cx.catalogue.get(connection, "Logs").await?;
+    if query.levels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut params = vec![Param::count(query.limit)];
+    params.extend(query.levels.iter().map(|level| Param::text(*level)));
+    params.extend(query.since.map(moment));
+    params.extend(query.component.as_ref().map(Param::text));
+    let sql = statements::logs(&info, query.levels.len(), query.since.is_some(), query.component.is_some());
+    let rows = connection.rows("logs", &sql, &params).await?;
+    rows.iter().map(|row| readable(info.shape.entity(row, 0)?)).collect()
+}
+
+/// Removes the oldest lines of `dbo.Logs` of `before` and earlier, or beyond the newest `rows_max`; how many.
+pub(crate) async fn prune_logs(connection: &mut Connection, before: Timestamp, rows_max: u32) -> Outcome<u64> {
+    let beyond = connection.rows("clean the logs", statements::LOGS_BEYOND, &[Param::bigint(rows_max.into())]).await?;
+    let beyond = beyond.first().and_then(|row| rows::time(row, 0));
+    let before = beyond.map_or(before, |beyond| before.max(beyond));
+    let params = [Param::count(LOGS_PRUNED_AT_ONCE), moment(before)];
+    let removed = connection.rows("clean the logs", statements::PRUNE_LOGS, &params).await?;
+    let removed = removed.first().and_then(|row| rows::integer(row, 0)).unwrap_or_default();
+    Ok(u64::try_from(removed).unwrap_or(0))
 }
 
 /// The tombstones of a table's section by ascending id.
@@ -121,6 +153,20 @@ pub(crate) async fn tombstones(
         whole.ok_or_else(|| Failure::from(Error::rejected(format!("a tombstone of {} has a NULL", info.section))))
     };
     found.iter().map(tombstone).collect()
+}
+
+/// A power of two of them, the last one repeated: the server keeps a plan per text, and so there are few.
+fn padded<T: Clone>(given: &[T]) -> Vec<T> {
+    let missing = given.len().next_power_of_two() - given.len();
+    given.iter().chain(given.last().into_iter().cycle().take(missing)).cloned().collect()
+}
+
+fn id(text: &str) -> Option<Param> {
+    Uuid::try_parse(text).ok().map(|id| Param(ColumnData::Guid(Some(id))))
+}
+
+fn moment(time: Timestamp) -> Param {
+    Param(ColumnData::DateTime2(to_date_time(&time.to_string())))
 }
 
 fn no_key(info: &TableInfo, key: &str) -> Error {

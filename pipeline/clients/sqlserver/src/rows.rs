@@ -15,8 +15,8 @@
 mod json;
 mod params;
 
-pub(crate) use params::null;
 pub use params::to_param;
+pub(crate) use params::{null, to_date_time};
 
 use crate::catalogue::{ColumnInfo, Kind};
 use crate::connection::Param;

@@ -13,7 +13,7 @@ mod reads;
 mod scripts;
 mod writes;
 
-pub use reads::{ForecastFilter, get, in_snapshot, list_forecasts, scan, tombstones};
+pub use reads::{ForecastFilter, LOGS_BEYOND, PRUNE_LOGS, get, in_snapshot, list_forecasts, logs, scan, tombstones};
 pub use scripts::{CapturedTable, MAY_ENABLE_CDC, is_cdc, makes, schema_batches, table_batches};
 pub use writes::{
     BEGIN, COMMIT, STAGING, delete, insert, insert_absent, insert_staged, inserts_absent, staging, touch, update,

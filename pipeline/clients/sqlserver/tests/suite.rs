@@ -10,13 +10,13 @@ use common::{Server, open, settings, stand_in};
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::{
-    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Page, Poll, Row, SharedDatabase, Table,
-    Tombstone, Write, Written,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, LogQuery, Page, Poll, Row,
+    SharedDatabase, Table, Tombstone, Write, Written,
 };
 use smartpulse_clients::delivery::SharedDelivery;
 use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_pipeline::error::Result;
-use smartpulse_pipeline::{Key, Position};
+use smartpulse_pipeline::{Key, Position, Timestamp};
 use smartpulse_sqlserver::database::SqlServerDatabase;
 use smartpulse_testing::{DatabaseFixture, database_suite, delivery_suite};
 use std::sync::Arc;
@@ -73,7 +73,7 @@ struct Real {
 
 /// Empties the tables that the suite writes to.
 const EMPTY: &str = "DELETE FROM dbo.Forecasts; DELETE FROM dbo.ProductionUnits; DELETE FROM dbo.Tombstones;
-    DELETE FROM dbo.Notifications; DELETE FROM dbo.NheaMailQueue;";
+    DELETE FROM dbo.Notifications; DELETE FROM dbo.NheaMailQueue; DELETE FROM dbo.Logs;";
 
 impl Real {
     fn new(admin: &str) -> Self {
@@ -237,6 +237,14 @@ impl Database for Scanned {
 
     async fn insert_absent(&self, table: &str, rows: &[Map<String, Value>]) -> Result<Inserted> {
         self.database.insert_absent(table, rows).await
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Row>> {
+        self.database.logs(query).await
+    }
+
+    async fn prune_logs(&self, before: Timestamp, rows_max: u32) -> Result<u64> {
+        self.database.prune_logs(before, rows_max).await
     }
 }
 

@@ -22,7 +22,7 @@ use super::plan;
 use super::rows::{Catalogue, TableInfo};
 use super::statements::{self, insert_absent, list, read_row, write_one};
 use crate::database::{
-    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Kept, Page, Poll, Row, Table,
+    CaptureHealth, CaptureMode, CapturePlan, Database, ForecastQuery, Inserted, Kept, LogQuery, Page, Poll, Row, Table,
     Tombstone, Write, Written,
 };
 use crate::delivery::SharedDelivery;
@@ -350,6 +350,21 @@ impl Database for SqliteDatabase {
             self.clean_when_due(table).await;
         }
         result
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Row>> {
+        let query = query.clone();
+        self.read("logs", "Logs", move |connection, info| statements::logs(connection, info, &query)).await
+    }
+
+    async fn prune_logs(&self, before: Timestamp, rows_max: u32) -> Result<u64> {
+        let start = Instant::now();
+        let removed = self
+            .writer
+            .run("clean the logs", move |connection| statements::prune_logs(connection, before, rows_max))
+            .await;
+        self.metrics.observe("clean", start);
+        removed
     }
 
     async fn write(&self, table: &str, writes: Vec<Write>) -> Result<Vec<Written>> {

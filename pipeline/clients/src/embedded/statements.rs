@@ -4,11 +4,15 @@
 use super::capture;
 use super::connection::Failure;
 use super::rows::{TableInfo, quote};
-use crate::database::{ForecastQuery, Page, Row, Write, Written};
+use crate::database::{ForecastQuery, LogQuery, Page, Row, Write, Written};
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Map, Value};
+use smartpulse_pipeline::Timestamp;
 use smartpulse_pipeline::error::Error;
+
+/// Lines of logs removed in one transaction, so that other writers are not held up.
+const PRUNED_AT_ONCE: u32 = 1_000;
 
 /// The rows of a query whose columns are those of the table.
 pub(super) fn select(
@@ -59,14 +63,17 @@ pub(super) fn read_row(connection: &Connection, info: &TableInfo, key: &str) -> 
 pub(super) fn list(connection: &mut Connection, info: &TableInfo, query: &ForecastQuery) -> Result<Page, Failure> {
     let mut conditions = Vec::new();
     let mut values = Vec::new();
+    if let Some(companies) = &query.companies {
+        conditions.push(format!("CompanyId IN ({})", vec!["?"; companies.len()].join(", ")));
+        values.extend(companies.iter().map(|company| SqlValue::Text(company.to_string())));
+    }
     for (condition, value) in [
-        ("CompanyId = ?", &query.company_id),
         ("ProductionUnitId = ?", &query.production_unit_id),
         ("ForecastDate >= ?", &query.from),
         ("ForecastDate < ?", &query.to),
     ] {
         if let Some(value) = value {
-            conditions.push(condition);
+            conditions.push(condition.to_owned());
             values.push(SqlValue::Text(value.clone()));
         }
     }
@@ -82,6 +89,34 @@ pub(super) fn list(connection: &mut Connection, info: &TableInfo, query: &Foreca
     let sql = format!("SELECT {columns} FROM Forecasts {filter} ORDER BY ForecastDate DESC, Id LIMIT ? OFFSET ?");
     let rows = select(&transaction, info, &sql, params_from_iter(&values))?;
     Ok(Page { total: u64::try_from(total).unwrap_or(0), rows })
+}
+
+/// Lines of the table `Logs`, newest first.
+pub(super) fn logs(connection: &Connection, info: &TableInfo, query: &LogQuery) -> Result<Vec<Row>, Failure> {
+    let mut conditions = vec![format!("Level IN ({})", vec!["?"; query.levels.len()].join(", "))];
+    let mut values: Vec<SqlValue> = query.levels.iter().map(|level| SqlValue::Text((*level).to_owned())).collect();
+    if let Some(since) = query.since {
+        conditions.push("CreatedAt >= ?".to_owned());
+        values.push(SqlValue::Text(since.to_string()));
+    }
+    if let Some(component) = &query.component {
+        conditions.push("Component = ?".to_owned());
+        values.push(SqlValue::Text(component.clone()));
+    }
+    values.push(SqlValue::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
+    let (columns, filter) = (&info.columns_sql, conditions.join(" AND "));
+    let sql = format!("SELECT {columns} FROM Logs WHERE {filter} ORDER BY CreatedAt DESC, Seq DESC LIMIT ?");
+    select(connection, info, &sql, params_from_iter(&values))
+}
+
+/// Removes the oldest of the lines of `before` and earlier, and of those beyond the newest `rows_max`.
+pub(super) fn prune_logs(connection: &Connection, before: Timestamp, rows_max: u32) -> Result<u64, Failure> {
+    let sql = "DELETE FROM Logs WHERE Id IN (
+        SELECT Id FROM Logs WHERE CreatedAt <= max(?1, coalesce(
+            (SELECT CreatedAt FROM Logs ORDER BY CreatedAt DESC LIMIT 1 OFFSET ?2), ''))
+        ORDER BY CreatedAt LIMIT ?3)";
+    let removed = connection.execute(sql, rusqlite::params![before.to_string(), rows_max, PRUNED_AT_ONCE])?;
+    Ok(removed as u64)
 }
 
 /// One write within the caller's transaction.

@@ -56,7 +56,8 @@ fn plain_number(number: &serde_json::Number) -> Option<String> {
     (number.abs() < 1e38).then(|| number.to_string())
 }
 
-pub(super) fn to_date_time(text: &str) -> Option<DateTime2> {
+/// A time, RFC 3339, as `datetime2(3)`.
+pub(crate) fn to_date_time(text: &str) -> Option<DateTime2> {
     let utc = DateTime::parse_from_rfc3339(text).ok()?.naive_utc();
     let days =
         u32::try_from(i64::from(utc.num_days_from_ce()) - 1).ok().filter(|_| (1..=9999).contains(&utc.year()))?;

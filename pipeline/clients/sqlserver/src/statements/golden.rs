@@ -18,7 +18,7 @@ fn all() -> Vec<(&'static str, String)> {
     let few = [column("Id"), column("Demand"), column("UpdatedVia")];
     let section = "forecast";
     let captured = CapturedTable { schema: "dbo", table: "Forecasts", key: "Id", section, versions: true };
-    use ForecastFilter::{Company, From, To, Unit};
+    use ForecastFilter::{Companies, From, To, Unit};
     let mut list = vec![
         ("ping", PING.to_owned()),
         ("session", session(Duration::from_millis(4_000))),
@@ -31,7 +31,11 @@ fn all() -> Vec<(&'static str, String)> {
         ("scan of a table with a key of two columns, one of them varchar", scan(&orders(), true)),
         ("get", get(&table, 4)),
         ("get from a table with a key of two columns", get(&orders(), 2)),
-        ("list of forecasts", list_forecasts(&table, &[Company, Unit, From, To])),
+        ("list of forecasts", list_forecasts(&table, &[Companies(1), Unit, From, To])),
+        ("list of the forecasts of three or four companies", list_forecasts(&table, &[Companies(4), From])),
+        ("logs of a component since a time", logs(&crate::catalogue::tests::logs(), 2, true, true)),
+        ("logs: where those beyond a number of lines begin", LOGS_BEYOND.to_owned()),
+        ("logs: removing the oldest", PRUNE_LOGS.to_owned()),
         ("tombstones", tombstones(true)),
         ("tombstones from the beginning", tombstones(false)),
         ("begin of a write that takes several calls", BEGIN.to_owned()),

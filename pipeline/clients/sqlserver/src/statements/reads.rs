@@ -36,10 +36,17 @@ pub fn get(table: &TableInfo, count: usize) -> String {
 /// parameters are those of the filters, then how many to pass over and how many to give.
 #[must_use]
 pub fn list_forecasts(table: &TableInfo, filters: &[ForecastFilter]) -> String {
-    let conditions: Vec<String> =
-        filters.iter().enumerate().map(|(i, filter)| format!("{} @P{}", filter.condition(), i + 1)).collect();
+    let mut next = 1;
+    let conditions: Vec<String> = filters
+        .iter()
+        .map(|filter| {
+            let first = next;
+            next += filter.parameters();
+            filter.condition(first)
+        })
+        .collect();
     let filter = if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join(" AND ")) };
-    let (skip, take) = (filters.len() + 1, filters.len() + 2);
+    let (skip, take) = (next, next + 1);
     let (columns, name) = (table.columns_sql(""), &table.sql_name);
     let body = format!(
         "SELECT COUNT_BIG(*) AS Total\nFROM {name}{filter};\n\
@@ -52,8 +59,8 @@ pub fn list_forecasts(table: &TableInfo, filters: &[ForecastFilter]) -> String {
 /// A filter of the list of forecasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForecastFilter {
-    /// Of a company.
-    Company,
+    /// Of any of so many companies.
+    Companies(usize),
     /// Of a unit.
     Unit,
     /// At or after a time.
@@ -63,15 +70,54 @@ pub enum ForecastFilter {
 }
 
 impl ForecastFilter {
-    fn condition(self) -> &'static str {
+    fn parameters(self) -> usize {
         match self {
-            Self::Company => "[CompanyId] =",
-            Self::Unit => "[ProductionUnitId] =",
-            Self::From => "[ForecastDate] >=",
-            Self::To => "[ForecastDate] <",
+            Self::Companies(count) => count,
+            Self::Unit | Self::From | Self::To => 1,
+        }
+    }
+
+    /// With its parameters from `@P{first}` on.
+    fn condition(self, first: usize) -> String {
+        match self {
+            Self::Companies(count) => {
+                format!("[CompanyId] IN ({})", list(first..first + count, |number| format!("@P{number}")))
+            }
+            Self::Unit => format!("[ProductionUnitId] = @P{first}"),
+            Self::From => format!("[ForecastDate] >= @P{first}"),
+            Self::To => format!("[ForecastDate] < @P{first}"),
         }
     }
 }
+
+/// Lines of `dbo.Logs`, newest first: at most `@P1`, of `levels` levels in the parameters that follow, then since a time and
+/// of a component where these are asked for.
+#[must_use]
+pub fn logs(table: &TableInfo, levels: usize, since: bool, component: bool) -> String {
+    let mut next = levels + 2;
+    let mut filter = format!("[Level] IN ({})", list(2..next, |number| format!("@P{number}")));
+    for (condition, wanted) in [("[CreatedAt] >=", since), ("[Component] =", component)] {
+        if wanted {
+            filter.push_str(&format!(" AND {condition} @P{next}"));
+            next += 1;
+        }
+    }
+    let (columns, name) = (table.columns_sql(""), &table.sql_name);
+    format!("SELECT TOP (@P1) {columns}\nFROM {name}\nWHERE {filter}\nORDER BY [CreatedAt] DESC, [Seq] DESC")
+}
+
+/// When the newest line of `dbo.Logs` was logged that is beyond the newest `@P1`.
+pub const LOGS_BEYOND: &str = "\
+SELECT CreatedAt
+FROM [dbo].[Logs]
+ORDER BY CreatedAt DESC
+OFFSET @P1 ROWS FETCH NEXT 1 ROWS ONLY";
+
+/// Removes the oldest `@P1` lines of `dbo.Logs` of `@P2` and earlier.
+pub const PRUNE_LOGS: &str = "\
+DELETE FROM [dbo].[Logs]
+WHERE Id IN (SELECT TOP (@P1) Id FROM [dbo].[Logs] WHERE CreatedAt <= @P2 ORDER BY CreatedAt);
+SELECT @@ROWCOUNT AS Removed;";
 
 /// The tombstones of section `@P2` by ascending id, at most `@P1`, those after `@P3` where there is one.
 #[must_use]
