@@ -64,7 +64,7 @@ pub(crate) struct Caller {
     pub user: Uuid,
     pub role: Role,
     /// As documents spell them, each once, in order.
-    pub companies: Vec<Box<str>>,
+    pub companies: Arc<[Box<str>]>,
     /// When the token ends, in seconds since 1970, leeway included.
     pub expires_at: u64,
 }

@@ -63,6 +63,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     match TextEncoder::new().encode_to_string(&shared.parts.registry.gather()) {
         Ok(mut text) => {
             text.push_str(&process::metrics());
+            text.push_str(&shared.parts.readiness.metrics());
             ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
         }
         Err(error) => {

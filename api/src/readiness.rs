@@ -12,7 +12,8 @@ pub struct Readiness {
 #[derive(Debug, Default)]
 struct State {
     starting: BTreeSet<String>,
-    degraded: BTreeMap<String, String>,
+    /// Every part that was looked at, with what is wrong with it.
+    degraded: BTreeMap<String, Option<String>>,
 }
 
 impl Readiness {
@@ -30,12 +31,12 @@ impl Readiness {
 
     /// The part is away or impaired; the instance does without it.
     pub fn degraded(&self, part: &str, reason: &str) {
-        self.state().degraded.insert(part.to_owned(), reason.to_owned());
+        self.state().degraded.insert(part.to_owned(), Some(reason.to_owned()));
     }
 
-    /// The part is back.
+    /// The part is there.
     pub fn recovered(&self, part: &str) {
-        self.state().degraded.remove(part);
+        self.state().degraded.insert(part.to_owned(), None);
     }
 
     /// The parts that are still starting, by name.
@@ -47,10 +48,45 @@ impl Readiness {
     /// The parts that are degraded, by name, and why.
     #[must_use]
     pub fn degradations(&self) -> Vec<(String, String)> {
-        self.state().degraded.iter().map(|(part, reason)| (part.clone(), reason.clone())).collect()
+        let state = self.state();
+        state.degraded.iter().filter_map(|(part, reason)| Some((part.clone(), reason.clone()?))).collect()
+    }
+
+    /// The parts that were looked at, as Prometheus text.
+    pub(crate) fn metrics(&self) -> String {
+        let state = self.state();
+        let mut text = String::new();
+        if !state.degraded.is_empty() {
+            text.push_str("# HELP instance_degraded 1 while a part is away and the instance does without it\n");
+            text.push_str("# TYPE instance_degraded gauge\n");
+        }
+        for (part, reason) in &state.degraded {
+            text.push_str(&format!("instance_degraded{{part=\"{part}\"}} {}\n", u8::from(reason.is_some())));
+        }
+        text
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_degraded_is_named_until_it_is_back() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.metrics(), "");
+        readiness.recovered("bus");
+        readiness.degraded("pubsub", "it does not answer");
+        assert_eq!(readiness.degradations(), [("pubsub".to_owned(), "it does not answer".to_owned())]);
+        let series =
+            |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        let expected = ["instance_degraded{part=\"bus\"} 0", "instance_degraded{part=\"pubsub\"} 1"];
+        assert_eq!(series(&readiness.metrics()), expected);
+        readiness.recovered("pubsub");
+        assert_eq!(readiness.degradations(), []);
     }
 }

@@ -158,7 +158,10 @@ const UNKNOWN: &str = "is not a known parameter";
 pub(crate) fn query(parameters: &[(String, String)]) -> Result<ForecastQuery, Vec<FieldError>> {
     let mut query = ForecastQuery { take: TAKE_DEFAULT, ..ForecastQuery::default() };
     each(parameters, |name, text| match name {
-        "companyId" => set(&mut query.company_id, id(text), "must be a UUID"),
+        "companyId" => {
+            let company = id(text).map(|id| [id.into_boxed_str()].into());
+            set(&mut query.companies, company, "must be a UUID")
+        }
         "productionUnitId" => set(&mut query.production_unit_id, id(text), "must be a UUID"),
         "from" => set(&mut query.from, time(text), "must be an RFC 3339 time"),
         "to" => set(&mut query.to, time(text), "must be an RFC 3339 time"),
@@ -284,7 +287,7 @@ pub(crate) fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-fn set(place: &mut Option<String>, value: Option<String>, wrong: &'static str) -> Option<&'static str> {
+fn set<T>(place: &mut Option<T>, value: Option<T>, wrong: &'static str) -> Option<&'static str> {
     let failed = value.is_none().then_some(wrong);
     *place = value;
     failed
@@ -395,7 +398,7 @@ mod tests {
         assert_eq!(
             query(&[("companyId", COMPANY), ("from", "2026-01-01T00:00:00Z"), ("skip", "5"), ("take", "500")]),
             Ok(ForecastQuery {
-                company_id: Some(COMPANY.to_owned()),
+                companies: Some([COMPANY.into()].into()),
                 from: Some("2026-01-01T00:00:00.000Z".to_owned()),
                 skip: 5,
                 take: 500,

@@ -31,7 +31,7 @@ pub(super) fn caller(names: &ClaimNames, claims: &Map<String, Value>) -> Result<
     let fraction = |exp: &Value| exp.as_f64().map(|exp| exp.round() as u64);
     let expires_at = claims.get("exp").and_then(|exp| exp.as_u64().or_else(|| fraction(exp)));
     let expires_at = expires_at.ok_or(Refusal::Claims)?.saturating_add(LEEWAY_SECONDS);
-    Ok(Caller { user, role, companies, expires_at })
+    Ok(Caller { user, role, companies: companies.into(), expires_at })
 }
 
 /// A text or a list of texts; none for an absent claim.

@@ -194,7 +194,7 @@ mod tests {
         let tail = "x".repeat(280);
         for n in 0..1_000_000_u128 {
             let caller =
-                Caller { user: Uuid::from_u128(n), role: Role::Viewer, companies: Vec::new(), expires_at: u64::MAX };
+                Caller { user: Uuid::from_u128(n), role: Role::Viewer, companies: [].into(), expires_at: u64::MAX };
             verifier.remember(&format!("{n:020}{tail}"), &Arc::new(caller));
         }
         verifier.remembered.run_pending_tasks();

@@ -195,7 +195,7 @@ impl Feed {
             loop {
                 read.last = (read.rows.len().saturating_sub(1)).max(others);
                 let query = ForecastQuery {
-                    company_id: company.map(str::to_owned),
+                    companies: company.map(|company| [company.into()].into()),
                     skip: u32::try_from(read.last - others).unwrap_or(u32::MAX),
                     take: PAGE_ROWS,
                     ..ForecastQuery::default()

@@ -355,7 +355,7 @@ mod tests {
     }
 
     fn admin(user: u128) -> Caller {
-        Caller { user: Uuid::from_u128(user), role: Role::Admin, companies: Vec::new(), expires_at: u64::MAX }
+        Caller { user: Uuid::from_u128(user), role: Role::Admin, companies: [].into(), expires_at: u64::MAX }
     }
 
     #[tokio::test]

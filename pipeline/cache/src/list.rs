@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Inner, Level, arrival, may_serve_stale};
 use crate::lists::{self, Join, Listed};
 use bytes::Bytes;
-use smartpulse_clients::database::ForecastQuery;
+use smartpulse_clients::database::{ForecastQuery, Page};
 use smartpulse_pipeline::error::Result;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -30,6 +30,10 @@ impl Cache {
     /// Those of [`Cache::get`].
     pub async fn list(&self, query: ForecastQuery) -> Result<ListHit> {
         let inner = &*self.inner;
+        if query.companies.as_ref().is_some_and(|companies| companies.is_empty()) {
+            let nothing = Page { total: 0, rows: Vec::new() };
+            return Ok(list_hit(&lists::listed(&nothing, 0, Instant::now()), Level::L2));
+        }
         if let Some((listed, true)) = inner.lists.get(&query, Instant::now()) {
             inner.metrics.hit(Level::L2);
             return Ok(list_hit(&listed, Level::L2));

@@ -22,6 +22,9 @@ const TAGS_MAX: usize = 100_000;
 /// What a result takes beyond its body: query, map node, place in the queues.
 const RESULT_OVERHEAD_BYTES: usize = 512;
 
+/// What each company in a query takes beyond its name.
+const COMPANY_OVERHEAD_BYTES: usize = 32;
+
 /// A query result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {
@@ -75,8 +78,10 @@ impl<E> Lists<E> {
             Some(share) => (bytes_max, usize::try_from(share).unwrap_or(usize::MAX)),
             None => (0, 0),
         };
-        let weigh = move |_: &Arc<ForecastQuery>, listed: &Arc<Listed>| {
-            u32::try_from(share.max(listed.body.len() + RESULT_OVERHEAD_BYTES)).unwrap_or(u32::MAX)
+        let weigh = move |query: &Arc<ForecastQuery>, listed: &Arc<Listed>| {
+            let companies = query.companies.iter().flat_map(|companies| companies.iter());
+            let companies: usize = companies.map(|company| company.len() + COMPANY_OVERHEAD_BYTES).sum();
+            u32::try_from(share.max(listed.body.len() + companies + RESULT_OVERHEAD_BYTES)).unwrap_or(u32::MAX)
         };
         let results = Cache::builder().max_capacity(capacity).weigher(weigh).time_to_live(time_to_live).build();
         Self { results, clock: Mutex::default(), flights: Mutex::default() }
@@ -158,13 +163,13 @@ impl<E> Lists<E> {
 impl Clock {
     /// True if nothing in the query's result changed since the tick `began`.
     fn admits(&self, query: &ForecastQuery, began: u64) -> bool {
-        let changed = |tag: String| self.tags.get(tag.as_str()).copied().unwrap_or(0).max(self.all_changed);
-        let last = match query {
-            ForecastQuery { company_id: Some(id), .. } => changed(format!("company:{id}")),
-            ForecastQuery { production_unit_id: Some(id), .. } => changed(format!("unit:{id}")),
-            _ => self.changed,
-        };
-        began >= last
+        let unchanged = |tag: String| self.tags.get(tag.as_str()).is_none_or(|tick| began >= *tick);
+        began >= self.all_changed
+            && match query {
+                ForecastQuery { companies: Some(all), .. } => all.iter().all(|id| unchanged(format!("company:{id}"))),
+                ForecastQuery { production_unit_id: Some(id), .. } => unchanged(format!("unit:{id}")),
+                _ => began >= self.changed,
+            }
     }
 }
 
@@ -196,9 +201,9 @@ pub(crate) fn tags(document: &Document) -> impl Iterator<Item = String> + '_ {
 mod tests {
     use super::*;
 
-    fn query(company: Option<&str>, unit: Option<&str>) -> Arc<ForecastQuery> {
+    fn query(companies: Option<&[&str]>, unit: Option<&str>) -> Arc<ForecastQuery> {
         Arc::new(ForecastQuery {
-            company_id: company.map(str::to_owned),
+            companies: companies.map(|all| all.iter().map(|id| (*id).into()).collect()),
             production_unit_id: unit.map(str::to_owned),
             take: 20,
             ..ForecastQuery::default()
@@ -219,15 +224,21 @@ mod tests {
     #[test]
     fn a_tag_drops_its_own_lists_and_the_unfiltered_ones_only() {
         for (tags, dropped) in [
-            (vec!["company:a"], [true, false, false, true]),
-            (vec!["unit:u"], [false, false, true, true]),
-            (vec!["provider:p"], [false, false, false, true]),
-            (vec!["unit:x", "company:b"], [false, true, false, true]),
-            (vec![], [true, true, true, true]),
+            (vec!["company:a"], [true, false, true, false, true]),
+            (vec!["unit:u"], [false, false, false, true, true]),
+            (vec!["provider:p"], [false, false, false, false, true]),
+            (vec!["unit:x", "company:b"], [false, true, true, false, true]),
+            (vec!["company:d"], [false, false, false, false, true]),
+            (vec![], [true, true, true, true, true]),
         ] {
             let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
-            let queries =
-                [query(Some("a"), None), query(Some("b"), Some("u")), query(None, Some("u")), query(None, None)];
+            let queries = [
+                query(Some(&["a"]), None),
+                query(Some(&["b"]), Some("u")),
+                query(Some(&["a", "b", "c"]), None),
+                query(None, Some("u")),
+                query(None, None),
+            ];
             for query in &queries {
                 lists.put(query, &result(&lists, query));
             }
@@ -240,7 +251,7 @@ mod tests {
     #[test]
     fn a_result_whose_tag_changed_while_it_ran_is_not_kept() {
         let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
-        let query = query(Some("a"), None);
+        let query = query(Some(&["a"]), None);
         let before = result(&lists, &query);
         lists.drop_tags(["company:a"]);
         lists.put(&query, &before);
@@ -250,7 +261,7 @@ mod tests {
     #[test]
     fn a_query_that_began_before_a_change_is_not_joined_after_it() {
         let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
-        let query = query(Some("a"), None);
+        let query = query(Some(&["a"]), None);
         let Join::Pilot(_, _sender, _) = lists.join(&query) else { panic!("the first is the pilot") };
         assert!(matches!(lists.join(&query), Join::Passenger(_)));
         lists.drop_tags(["company:a"]);
@@ -260,7 +271,7 @@ mod tests {
     #[test]
     fn tags_are_forgotten_together_beyond_their_bound() {
         let lists: Lists<()> = Lists::new(1_000, 1 << 20, Duration::from_secs(60));
-        let query = query(Some("a"), None);
+        let query = query(Some(&["a"]), None);
         lists.put(&query, &result(&lists, &query));
         for n in 0..=TAGS_MAX {
             lists.drop_tags([format!("unit:{n}").as_str()]);

@@ -265,7 +265,11 @@ async fn race_12_a_unit_that_moves_leaves_the_lists_of_both_companies() {
     let database = MemoryDatabase::new();
     database.set("k", json!({"companyId": "a", "productionUnitId": "u", "forecastDate": "2026-01-01T00:00:00.000Z"}));
     let cache = cache(&database);
-    let of = |company: &str| ForecastQuery { company_id: Some(company.into()), take: 20, ..ForecastQuery::default() };
+    let of = |company: &str| ForecastQuery {
+        companies: Some([company.into()].into()),
+        take: 20,
+        ..ForecastQuery::default()
+    };
     let total = async |company: &str| {
         let list = cache.list(of(company)).await.unwrap();
         (serde_json::from_slice::<Value>(&list.body).unwrap()["total"].as_u64().unwrap(), list.level)
@@ -292,7 +296,7 @@ async fn race_12_a_unit_that_moves_leaves_the_lists_of_both_companies() {
 async fn a_list_whose_tags_change_while_it_runs_is_not_kept_nor_joined_afterwards() {
     let database = MemoryDatabase::new();
     let cache = cache(&database);
-    let query = || ForecastQuery { company_id: Some("a".into()), take: 20, ..ForecastQuery::default() };
+    let query = || ForecastQuery { companies: Some(["a".into()].into()), take: 20, ..ForecastQuery::default() };
     database.hold_answers(true);
     let early = tokio::spawn({
         let (cache, query) = (cache.clone(), query());

@@ -308,7 +308,10 @@ impl Database for MemoryDatabase {
                 .rows
                 .iter()
                 .filter(|(_, (_, row))| {
-                    is(row, "companyId", &query.company_id) && is(row, "productionUnitId", &query.production_unit_id)
+                    let company = row.get("companyId").and_then(Value::as_str);
+                    let companies = query.companies.as_deref();
+                    companies.is_none_or(|all| all.iter().any(|one| Some(&**one) == company))
+                        && is(row, "productionUnitId", &query.production_unit_id)
                 })
                 .map(|(key, (_, row))| {
                     (row.get("forecastDate").and_then(Value::as_str).unwrap_or("").to_owned(), key.clone())
