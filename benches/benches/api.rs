@@ -3,8 +3,12 @@
 //!
 //! Method: both servers run in this process, on the same runtime of two threads; `wrk` (Debian: `apt-get install wrk`) asks
 //! over loopback with 64 connections, in alternating rounds of a few seconds; the median counts. `304` sends the tag
-//! along. `overload` serves without L1, so that each read is the database's, eight at a time: `1x` asks with eight
-//! connections, `3x` with three times as many; the excess is shed with 503.
+//! along.
+//!
+//! `overload` serves 1,000 forecasts without L1, so that each read is the database's, at most eight at a time. `full` asks with
+//! eight connections, each again as soon as it has its answer; `3x overload` offers three times the requests that were
+//! answered then, over 64 connections, at an even pace. Times are those of the one client, which shares the processors; the
+//! accepted and the shed ones apart.
 //!
 //! Run: `cargo bench -p smartpulse-benches --bench api`; `WRK` names another program, `SECONDS` the time of a round.
 
@@ -15,14 +19,16 @@ use http::header::CONTENT_TYPE;
 use smartpulse_api::{Api, DevelopmentToken, Parts, Readiness, Role, bind, development_token};
 use smartpulse_benches::median;
 use smartpulse_cache::{Cache, CacheConfig};
-use smartpulse_clients::database::SharedDatabase;
+use smartpulse_clients::database::{SharedDatabase, Write};
 use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
 use smartpulse_config::Settings;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 /// Of each case.
@@ -32,6 +38,11 @@ const CONNECTIONS: usize = 64;
 
 /// Requests at a time in the overloaded server.
 const CONCURRENCY: usize = 8;
+
+/// What the overloaded server is asked for.
+const FORECASTS: usize = 1_000;
+
+const OVERLOAD_TIME: Duration = Duration::from_secs(10);
 
 fn main() {
     let wrk = std::env::var("WRK").unwrap_or_else(|_| "wrk".to_owned());
@@ -43,7 +54,8 @@ fn main() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (api, slow, bare, id) = runtime.block_on(servers(folder.path()));
+    let (api, slow, bare) = runtime.block_on(servers(folder.path()));
+    let id = id(0);
     let ask = |address: SocketAddr, connections: usize, more: &[&str]| {
         let url = format!("http://{address}/api/forecasts/{id}");
         let authorization = format!("Authorization: Bearer {}", token());
@@ -67,17 +79,98 @@ fn main() {
         println!("{name:<12} {:>9.0} requests/s  p99 {:>6.2} ms", rate(reports), p99(reports));
     }
     println!("ratio        {:>9.2}", rate(&ours) / rate(&theirs));
-    for (name, connections) in [("1x", CONCURRENCY), ("3x overload", 3 * CONCURRENCY)] {
-        let report = ask(slow, connections, &[]);
-        let accepted = report.requests - report.refused;
-        let seconds = report.requests as f64 / report.per_second;
-        println!(
-            "{name:<12} {:>9.0} accepted/s  p99 {:>6.2} ms of all, {} shed",
-            accepted as f64 / seconds,
-            report.p99_ms,
-            report.refused
-        );
+    overload(slow);
+}
+
+/// What a server of few places does when it is full, and when three times as many requests come.
+fn overload(slow: SocketAddr) {
+    let clients = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let full = clients.block_on(offer(slow, CONCURRENCY, None));
+    let rate = full.accepted.len() as f64 / OVERLOAD_TIME.as_secs_f64();
+    let pace = Duration::from_secs_f64(CONNECTIONS as f64 / (3.0 * rate));
+    let over = clients.block_on(offer(slow, CONNECTIONS, Some(pace)));
+    for (name, asked) in [("full", &full), ("3x overload", &over)] {
+        let rate = asked.accepted.len() as f64 / OVERLOAD_TIME.as_secs_f64();
+        println!("{name:<12} {rate:>9.0} accepted/s  p99 {:>6.2} ms", percentile(&asked.accepted, 0.99));
     }
+    let normal = percentile(&full.accepted, 0.99);
+    println!("ratio        {:>9.2} p99 of the accepted", percentile(&over.accepted, 0.99) / normal);
+    let (shed, seconds) = (over.shed.len() as f64, OVERLOAD_TIME.as_secs_f64());
+    let (middle, late) = (percentile(&over.shed, 0.5), percentile(&over.shed, 0.99));
+    println!("shed         {:>9.0} 503/s       p50 {middle:>6.2} ms  p99 {late:>6.2} ms", shed / seconds);
+}
+
+/// Times of answers, in milliseconds.
+#[derive(Default)]
+struct Asked {
+    accepted: Vec<f64>,
+    shed: Vec<f64>,
+}
+
+/// Asks for a while over so many connections, each as soon as it has its answer, or at a pace.
+async fn offer(server: SocketAddr, connections: usize, pace: Option<Duration>) -> Asked {
+    let end = Instant::now() + OVERLOAD_TIME;
+    let clients = (0..connections).map(|number| async move {
+        let mut asked = Asked::default();
+        let mut stream = BufReader::new(TcpStream::connect(server).await.expect("a connection"));
+        stream.get_ref().set_nodelay(true).expect("an option");
+        // Not all at one moment.
+        let mut due = Instant::now() + pace.unwrap_or_default().mul_f64(number as f64 / connections as f64);
+        let token = token();
+        for turn in 0.. {
+            if pace.is_some() {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            let began = Instant::now();
+            if began >= end {
+                break;
+            }
+            let id = id((number + turn * connections) % FORECASTS);
+            let request =
+                format!("GET /api/forecasts/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("to send");
+            let times = match answer(&mut stream).await {
+                200 => &mut asked.accepted,
+                503 => &mut asked.shed,
+                status => panic!("{status}"),
+            };
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+            // A client that was late does not make up for it.
+            due = (due + pace.unwrap_or_default()).max(began);
+        }
+        asked
+    });
+    let mut all = Asked::default();
+    for asked in futures::future::join_all(clients).await {
+        all.accepted.extend(asked.accepted);
+        all.shed.extend(asked.shed);
+    }
+    all
+}
+
+/// Reads an answer to its end: its status. One that is shed says when to come again.
+async fn answer(stream: &mut BufReader<TcpStream>) -> u16 {
+    let (mut status, mut length, mut again) = (0, 0, false);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.expect("a header");
+        match line.trim_end().split_once([':', ' ']) {
+            None => break,
+            Some(("HTTP/1.1", rest)) => status = rest[..3].parse().expect("a status"),
+            Some(("content-length", value)) => length = value.trim().parse().expect("a length"),
+            Some((name, _)) => again |= name == "retry-after",
+        }
+    }
+    assert!(status != 503 || again, "503 without Retry-After");
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.expect("a body");
+    status
+}
+
+fn percentile(times: &[f64], part: f64) -> f64 {
+    let mut times = times.to_vec();
+    times.sort_by(f64::total_cmp);
+    times.get((times.len() as f64 * part) as usize).copied().unwrap_or(f64::NAN)
 }
 
 /// What wrk says.
@@ -85,7 +178,6 @@ fn main() {
 struct Report {
     per_second: f64,
     p99_ms: f64,
-    requests: u64,
     /// Neither 2xx nor 3xx.
     refused: u64,
 }
@@ -100,11 +192,9 @@ impl Report {
             "ms" => 1.0,
             _ => 1e3,
         };
-        let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")).expect("requests").0;
         Self {
             per_second: field("Requests/sec:").and_then(|rate| rate.parse().ok()).expect("a rate"),
             p99_ms: number.parse::<f64>().expect("a time") * scale,
-            requests: requests.parse().expect("a number"),
             refused: field("Non-2xx or 3xx responses:").map_or(0, |count| count.parse().expect("a number")),
         }
     }
@@ -120,27 +210,32 @@ fn token() -> String {
     development_token(&Settings::default().api.auth, "development", &token).expect("a token")
 }
 
+fn id(number: usize) -> String {
+    Uuid::from_u128(0x0b0a_1c60_0000_4000_8000_0000_0001_0000 + number as u128).to_string()
+}
+
 const COMPANY: &str = "0b0a1c60-0000-4000-8000-00000000000a";
-const ID: &str = "0b0a1c60-0000-4000-8000-000000000001";
 
 /// The API, one without memory and with few places, and the bare handler.
-async fn servers(folder: &Path) -> (SocketAddr, SocketAddr, SocketAddr, String) {
+async fn servers(folder: &Path) -> (SocketAddr, SocketAddr, SocketAddr) {
     let database: SharedDatabase = Arc::new(
         SqliteDatabase::open("main", &SqliteConfig::default(), folder, &prometheus::Registry::new())
             .expect("a database"),
     );
     database.create_schema().await.expect("a schema");
-    let members = serde_json::json!({
-        "id": ID, "companyId": COMPANY, "productionUnitId": "0b0a1c60-0000-4000-8000-00000000000b",
-        "forecastDate": "2026-01-01T00:00:00.000Z", "demand": 0.4321, "supply": 0.5, "confidenceLevel": 0.9,
-        "status": "Draft", "createdAt": "2026-01-01T00:00:00.000Z", "updatedAt": "2026-01-01T00:00:00.000Z"
-    });
-    let insert = smartpulse_clients::database::Write::Insert { members: members.as_object().expect("members").clone() };
-    database.write("Forecasts", vec![insert]).await.expect("a forecast");
-    let body = database.get("Forecasts", &[ID.into()]).await.expect("a row").remove(0).document;
+    let members = |number| {
+        serde_json::json!({
+            "id": id(number), "companyId": COMPANY, "productionUnitId": "0b0a1c60-0000-4000-8000-00000000000b",
+            "forecastDate": "2026-01-01T00:00:00.000Z", "demand": 0.4321, "supply": 0.5, "confidenceLevel": 0.9,
+            "status": "Draft", "createdAt": "2026-01-01T00:00:00.000Z", "updatedAt": "2026-01-01T00:00:00.000Z"
+        })
+    };
+    let insert = |number| Write::Insert { members: members(number).as_object().expect("members").clone() };
+    database.write("Forecasts", (0..FORECASTS).map(insert).collect()).await.expect("forecasts");
+    let body = database.get("Forecasts", &[id(0).into()]).await.expect("a row").remove(0).document;
     let api = serve(&database, CacheConfig::default(), 512).await;
     let slow = serve(&database, CacheConfig { l1_bytes_max: 0, ..CacheConfig::default() }, CONCURRENCY).await;
-    (api, slow, bare(body).await, ID.to_owned())
+    (api, slow, bare(body).await)
 }
 
 async fn serve(database: &SharedDatabase, cache: CacheConfig, concurrency_max: usize) -> SocketAddr {
