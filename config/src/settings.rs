@@ -63,6 +63,38 @@ pub struct LogSettings {
     pub level: String,
     /// Form of a line. Default `text`.
     pub format: LogFormat,
+    /// What is kept in the table `Logs` of the main database, where `smartpulse logs` and SQL find it.
+    pub table: LogTableSettings,
+}
+
+/// The log table.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogTableSettings {
+    /// Least severe level that is kept, whatever `log.level` shows; `off` keeps nothing. Default `warn`.
+    pub level: LogTableLevel,
+    /// How long a line is kept, in days. Default 30.
+    #[schemars(range(min = 1, max = 3_650))]
+    pub days: u32,
+    /// Lines kept at most, of all instances together; the oldest go. Default 100,000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub rows_max: u32,
+}
+
+/// The least severe level of the log table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogTableLevel {
+    /// Nothing.
+    Off,
+    /// Loss, or what somebody has to look after.
+    Error,
+    /// What went wrong and heals by itself, too.
+    Warn,
+    /// What was done, too.
+    Info,
+    /// Every step, too.
+    Debug,
 }
 
 /// The form of a log line.

@@ -144,6 +144,15 @@ Examples:
 Made once per installation (RFC 8292): the private key goes to the settings of push_services, the public one to the pages.
 With another key every browser has to subscribe again.";
 
+const LOGS_HELP: &str = "\
+Examples:
+  smartpulse logs                                       the newest lines, the last one at the bottom
+  smartpulse logs --level error --since 1d --component api
+  smartpulse logs --json --limit 1000 | jq -r 'select(.error) | .error'
+
+Running graphs keep what they log at or above `log.table.level` (`warn` unless the settings say otherwise) in the table
+`Logs` of the main database, all instances in one: any SQL reads it, too. Works beside them.";
+
 const DEMO_HELP: &str = "\
 Examples:
   smartpulse demo
@@ -244,6 +253,9 @@ pub enum Command {
         #[command(subcommand)]
         command: DlqCommand,
     },
+    /// Print what instances have logged
+    #[command(after_help = LOGS_HELP)]
+    Logs(LogsArgs),
     /// Run everything on a week of real data, with nothing installed
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArgs),
@@ -351,6 +363,34 @@ pub struct LettersOf {
     /// Only those of a component
     #[arg(long, value_name = "C")]
     pub component: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The least severe that is printed
+    #[arg(long, value_enum, default_value_t = LevelArg::Debug)]
+    pub level: LevelArg,
+    /// Only lines of the last 90s, 30m, 1h or 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub since: Option<Duration>,
+    /// Only lines of this component of a pipeline, or part of the program such as `api`
+    #[arg(long, value_name = "NAME")]
+    pub component: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How severe a line is, the most severe first.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LevelArg {
+    Error,
+    Warn,
+    Info,
+    Debug,
 }
 
 #[derive(Debug, Args)]

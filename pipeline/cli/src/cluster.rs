@@ -70,7 +70,7 @@ pub fn cluster(args: &SettingsArgs) -> Result<(), Failure> {
     options.env.extend(variables.iter().cloned());
     let (session, player) = setup::ready(&options, vec![Ok(SourceText::file("(built-in) player.yaml", PLAYER))])?;
     let screen = Screen::new();
-    logging::start(&session.settings.log, &screen)?;
+    logging::start(&session.settings.log, &screen, None)?;
     eprintln!("starting Redis, and Pulsar, which takes half a minute");
     let redis = RedisServer::try_start(&[]).map_err(|reason| anyhow!("no Redis: {reason}"))?;
     let broker = Broker::start().map_err(|reason| anyhow!("no Pulsar: {}", reason.trim()))?;

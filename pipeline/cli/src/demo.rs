@@ -4,6 +4,7 @@ use crate::args::{DemoArgs, SettingsArgs};
 use crate::engine::{self, Display};
 use crate::failure::Failure;
 use crate::home::{self, Home};
+use crate::log_table::{self, LogTable};
 use crate::logging;
 use crate::reading::Reading;
 use crate::screen::Screen;
@@ -56,10 +57,12 @@ pub fn demo(args: &SettingsArgs, demo: &DemoArgs) -> Result<(), Failure> {
         return Err(anyhow!(needs).into());
     }
     let screen = Screen::new();
-    logging::start(&session.settings.log, &screen)?;
+    let (lines, logs) =
+        log_table::queue(session.instance, &session.metrics).context("the log table's metrics cannot be registered")?;
+    logging::start(&session.settings.log, &screen, Some(lines))?;
     let runtime = setup::runtime(&session.settings)?;
     let show = Show { session: &session, pipelines: &pipelines, screen: &screen };
-    let outcome = runtime.block_on(show.run(demo));
+    let outcome = runtime.block_on(show.run(demo, logs));
     runtime.shutdown_background();
     outcome
 }
@@ -86,10 +89,10 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
-    async fn run(&self, demo: &DemoArgs) -> Result<(), Failure> {
+    async fn run(&self, demo: &DemoArgs, logs: LogTable) -> Result<(), Failure> {
         let stop = Stop::listen(self.screen)?;
         let stage = tokio::select! {
-            stage = self.set(demo) => stage?,
+            stage = self.set(demo, logs) => stage?,
             () = stop.requested() => return Ok(()),
         };
         print(&self.header(&stage, Paint::stdout()))?;
@@ -119,7 +122,7 @@ impl Show<'_> {
     }
 
     /// Makes the database, loads the week, starts the graphs, warms the cache.
-    async fn set(&self, demo: &DemoArgs) -> Result<Stage, Failure> {
+    async fn set(&self, demo: &DemoArgs, logs: LogTable) -> Result<Stage, Failure> {
         let session = self.session;
         let folder = DataFolder::open(&session.settings.data_dir)?;
         if demo.fresh {
@@ -133,7 +136,7 @@ impl Show<'_> {
         database.create_schema().await?;
         let loaded = smartpulse_sources::load_week(database.as_ref()).await.context("the week cannot be loaded")?;
         let traces = Traces::start(session)?;
-        let serving = Serving::start(session, listener, &traces).await?;
+        let serving = Serving::start(session, listener, logs, &traces).await?;
         let running = engine::start(session, self.pipelines, home.store.clone(), &traces).await?;
         engine::warm(&serving, session).await;
         // The last one: the player comes to it last, so that a change by hand can be looked at for a while.

@@ -14,6 +14,7 @@
 //! | `validate`, `graph`, `list`, `schema` | answers that need nothing but the files |
 //! | `plan` | what capture needs, asked of the databases |
 //! | `position`, `dlq` | answers from the data folder, beside a running graph |
+//! | `logs` | what instances have logged, from the database |
 //! | `explain` | where one entity stands, from the database to the instances |
 //! | `http` | one question to an instance |
 //! | `token` | a bearer token for development |
@@ -21,6 +22,7 @@
 //! | `dev`, `stand_in`, `cluster` | files, databases, a server and a whole cluster for trials and benches |
 //! | `reading`, `summary` | numbers of the process's own metrics, and the table at the end |
 //! | `screen`, `logging`, `style` | lines that do not tear the block below them; looks |
+//! | `log_table` | what this process logs, kept in the database |
 //! | `signals`, `failure` | how the program ends |
 
 mod args;
@@ -36,7 +38,9 @@ mod graph;
 mod home;
 mod http;
 mod list;
+mod log_table;
 mod logging;
+mod logs;
 mod plan;
 mod position;
 mod reading;
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Command::Position { command } => position::position(&settings, command),
         Command::Explain(args) => explain::explain(&settings, args),
         Command::Resnapshot { id } => position::resnapshot(&settings, id),
+        Command::Logs(args) => logs::logs(&settings, args),
         Command::Dlq { command } => dlq::dlq(&settings, command),
         Command::Demo(args) => demo::demo(&settings, args),
         Command::Token(args) => token::token(&settings, args),

@@ -28,7 +28,7 @@ pub fn plan(args: &SettingsArgs, files: &[PathBuf], json: bool) -> Result<(), Fa
     let mut options = setup::load_options(args);
     setup::quiet_unless_told(&mut options);
     let (session, pipelines) = setup::ready(&options, setup::read_files(files))?;
-    crate::logging::start(&session.settings.log, &crate::screen::Screen::new())?;
+    crate::logging::start(&session.settings.log, &crate::screen::Screen::new(), None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let captured = runtime.block_on(ask(&session, &pipelines))?;
     if json {

@@ -4,6 +4,7 @@ use crate::args::{RunArgs, SettingsArgs};
 use crate::engine::{self, Display};
 use crate::failure::Failure;
 use crate::home::Home;
+use crate::log_table::{self, LogTable};
 use crate::logging;
 use crate::reading::Reading;
 use crate::screen::Screen;
@@ -13,7 +14,7 @@ use crate::signals::Stop;
 use crate::style::{Paint, duration, rate, thousands};
 use crate::summary;
 use crate::traces::Traces;
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use smartpulse_clients::embedded::DataFolder;
 use std::time::Duration;
 
@@ -34,10 +35,12 @@ pub fn run(args: &SettingsArgs, run: &RunArgs) -> Result<(), Failure> {
         .into());
     }
     let screen = Screen::new();
-    logging::start(&session.settings.log, &screen)?;
+    let (lines, table) =
+        log_table::queue(session.instance, &session.metrics).context("the log table's metrics cannot be registered")?;
+    logging::start(&session.settings.log, &screen, serving.then_some(lines))?;
     let runtime = setup::runtime(&session.settings)?;
     let job = Job { session: &session, pipelines: &pipelines, screen: &screen };
-    let outcome = runtime.block_on(job.run(bounded, serving));
+    let outcome = runtime.block_on(job.run(bounded, serving.then_some(table)));
     // Threads that hang in a system call are not waited for.
     runtime.shutdown_background();
     outcome
@@ -50,7 +53,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn run(&self, bounded: bool, serving: bool) -> Result<(), Failure> {
+    async fn run(&self, bounded: bool, serving: Option<LogTable>) -> Result<(), Failure> {
         let Self { session, pipelines, screen } = *self;
         let stop = Stop::listen(screen)?;
         let prepared = tokio::select! {
@@ -87,7 +90,7 @@ impl Job<'_> {
     async fn prepare(
         &self,
         bounded: bool,
-        serving: bool,
+        serving: Option<LogTable>,
     ) -> Result<(Home, Traces, smartpulse_pipeline::topology::Running, Option<Serving>), Failure> {
         let session = self.session;
         let home = if bounded {
@@ -96,11 +99,12 @@ impl Job<'_> {
             Home::live(session, DataFolder::open(&session.settings.data_dir)?).await?
         };
         let traces = Traces::start(session)?;
-        let serving = if serving {
-            let listener = Serving::bind(session).await?;
-            Some(Serving::start(session, listener, &traces).await?)
-        } else {
-            None
+        let serving = match serving {
+            Some(logs) => {
+                let listener = Serving::bind(session).await?;
+                Some(Serving::start(session, listener, logs, &traces).await?)
+            }
+            None => None,
         };
         let running = engine::start(session, self.pipelines, home.store.clone(), &traces).await?;
         Ok((home, traces, running, serving))

@@ -1,6 +1,7 @@
 //! The API beside running graphs: bound before they start, ready when the cache is warm, ended after them. Meanwhile bus and
 //! pub/sub are asked whether they are there: readiness names what is degraded.
 
+use crate::log_table::{LogTable, Writing};
 use crate::setup::Session;
 use crate::traces::Traces;
 use smartpulse_api::{Api, Parts, Readiness};
@@ -45,6 +46,7 @@ pub struct Serving {
     readiness: Arc<Readiness>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    logs: Writing,
 }
 
 /// Whether the settings have what the API reads.
@@ -61,13 +63,14 @@ impl Serving {
         smartpulse_api::bind(&session.settings.api).await
     }
 
-    /// Answers requests from now on.
+    /// Answers requests from now on, and keeps what the process logs.
     ///
     /// # Errors
     /// When cache, database or bus cannot be opened, or there are no keys for tokens.
-    pub async fn start(session: &Session, listener: TcpListener, traces: &Traces) -> Result<Self> {
+    pub async fn start(session: &Session, listener: TcpListener, logs: LogTable, traces: &Traces) -> Result<Self> {
         let cache: Arc<SharedCache> = session.resources.get(CACHE).await?;
         let database: SharedDatabase = session.resources.get(DATABASE).await?;
+        let logs = logs.start(Arc::clone(&database), &session.settings.log.table);
         let bus: Option<SharedBus> = match session.declared.kinds.get(BUS) {
             Some(&"bus") => Some(session.resources.get(BUS).await?),
             _ => None,
@@ -100,7 +103,7 @@ impl Serving {
                 never = looking => match never {},
             }
         });
-        Ok(Self { address, cache, readiness, stop, task })
+        Ok(Self { address, cache, readiness, stop, task, logs })
     }
 
     /// Fills the cache, and says that the instance is ready.
@@ -114,12 +117,13 @@ impl Serving {
         warmed
     }
 
-    /// Finishes the requests under way.
+    /// Finishes the requests under way, and writes the last log lines.
     pub async fn end(self) {
         let _ = self.stop.send(());
         if let Err(panic) = self.task.await {
             tracing::error!(%panic, "the api ended early");
         }
+        self.logs.end().await;
     }
 }
 

@@ -231,7 +231,7 @@ pub fn for_tools(args: &SettingsArgs) -> Result<(Session, tokio::runtime::Runtim
     let mut options = load_options(args);
     quiet_unless_told(&mut options);
     let session = Session::read(&options)?;
-    logging::start(&session.settings.log, &Screen::new())?;
+    logging::start(&session.settings.log, &Screen::new(), None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok((session, runtime))
 }

@@ -283,7 +283,7 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     drop(database);
     let other = Connection::open(folder.path().join("main.db")).unwrap();
     let version: i64 = other.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
     other
         .execute_batch(
             "DROP TABLE Notifications; DROP TABLE NheaMailQueue; DROP TABLE SysUserDeviceInfo; DROP TABLE Logs;
