@@ -181,6 +181,8 @@ impl SinkTask {
             };
             let delay = delay.max(error.least_wait().min(RETRY_AFTER_MAX));
             self.desk.metrics.retries.inc();
+            // What waits behind an outage is told while it lasts.
+            self.desk.metrics.queue_batches.set(self.receiver.len() as i64);
             tracing::debug!(component = %self.desk.component, error = error.chain(), ?delay, "retrying");
             tokio::time::sleep(delay).await;
         }
