@@ -3,7 +3,8 @@
 mod process;
 
 use process::{Instance, LIVE, foreign_connection, load_week, pipeline, until};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::process::Command;
 
 fn start(folder: &std::path::Path) -> Instance {
     let mut instance = Instance::run(folder, &LIVE.map(pipeline), &[], &[]);
@@ -159,4 +160,32 @@ fn terminating_drains_and_ends_with_exit_code_0() {
     load_week(folder.path());
     let (code, log) = start(folder.path()).terminate();
     assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn what_an_instance_logs_is_found_in_its_database_beside_it_and_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    load_week(folder.path());
+    let mut instance = Instance::run(folder.path(), &LIVE.map(pipeline), &["log.table.level=info"], &[]);
+    instance.until_ready();
+    let logs = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smartpulse"));
+        command.arg("logs").args(arguments).env("SMARTPULSE__DATA_DIR", folder.path()).current_dir(folder.path());
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    until("the first line is kept", || logs(&["--level", "info"]).contains("the cache is warm"));
+    instance.terminate();
+    let lines = logs(&["--json", "--since", "1h"]);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let warm = lines.iter().find(|line| line["message"] == "the cache is warm; serving").unwrap();
+    assert_eq!(
+        (&warm["level"], &warm["component"], &warm["rows"]),
+        (&json!("INFO"), &json!("smartpulse"), &json!(196))
+    );
+    let stopping = "stopping: sources stop, what is on its way is finished";
+    assert!(lines.iter().any(|line| line["message"] == stopping), "the end is kept, too: {lines:?}");
+    assert_eq!(logs(&["--level", "error"]), "no log lines\n");
+    assert_eq!(logs(&["--component", "nobody", "--json"]), "");
 }
