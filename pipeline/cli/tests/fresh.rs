@@ -150,7 +150,7 @@ fn what_the_cache_took_over_is_a_source() {
     let wanted = json!({ "id": id, "version": version + 1, "demand": 0.625 });
     until("the change is a line", || {
         let lines = std::fs::read_to_string(&derived).unwrap_or_default();
-        lines.lines().any(|line| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line == wanted))
+        lines.lines().any(|line| serde_json::from_str::<Value>(line).is_ok_and(|line| line == wanted))
     });
 }
 
