@@ -2,6 +2,7 @@
 
 use crate::RedisPubSub;
 use async_trait::async_trait;
+use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -103,7 +104,9 @@ impl RedisConfig {
     }
 
     fn info(&self) -> redis::RedisResult<ConnectionInfo> {
-        self.url.as_str().into_connection_info()
+        // A script's call follows on the answer before: held back by Nagle's algorithm it would wait for the peer's delayed ack.
+        let info = self.url.as_str().into_connection_info()?;
+        Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
     }
 }
 

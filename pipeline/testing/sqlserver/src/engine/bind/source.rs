@@ -299,14 +299,16 @@ impl Binder<'_> {
         let since = coerce(&since, SqlType::BigInt);
         let keys: Vec<i64> =
             table.primary_key().map(|key| key.columns.iter().map(|(id, _)| *id).collect()).unwrap_or_default();
-        let key_list = keys.iter().map(|id| format!("k{id}")).collect::<Vec<_>>().join(", ");
+        let listed = |prefix: &str| keys.iter().map(|id| format!("{prefix}k{id}")).collect::<Vec<_>>().join(", ");
+        // With the plus sign SQLite groups what the index of versions gives, instead of reading all keys in their order.
+        let (key_list, group) = (listed(""), listed("+"));
         let handle = self.handle();
         // `seq` carries the operation in its last two bits: 0 insertion, 1 update, 2 deletion.
         let text = format!(
             "(SELECT {key_list}, v AS version, CASE WHEN op = 'I' THEN created END AS creation, op FROM (SELECT {key_list}, \
              max(version) AS v, max(CASE seq & 3 WHEN 0 THEN version END) AS created, CASE WHEN max(seq) & 3 = 2 THEN 'D' WHEN \
              min(seq) & 3 = 0 AND NOT ctnet(max(seq) & 3) THEN 'I' ELSE 'U' END AS op FROM ct{} WHERE version > ifnull({since}, -1) \
-             GROUP BY {key_list})) AS {handle}",
+             GROUP BY {group})) AS {handle}",
             table.id
         );
         let fixed = |name: &str, column: &str, sql_type, nullable| SourceColumn {
