@@ -240,11 +240,12 @@ fn the_job_can_lag_be_stopped_and_be_seen_standing() {
     client.run("EXEC sys.sp_cdc_start_job");
     wait(|| client.one("SELECT COUNT(*) FROM cdc.dbo_t_CT") == "1");
     assert_eq!(client.one("SELECT COUNT(*) FROM msdb.dbo.sysjobactivity WHERE stop_execution_date IS NULL"), "1");
-    assert!(
-        client.one("SELECT COUNT(*) FROM sys.dm_cdc_log_scan_sessions WHERE tran_count > 0").parse::<i64>().unwrap()
-            > 0
-    );
+    // The session is told of after what it found.
+    let sessions = "SELECT COUNT(*) FROM sys.dm_cdc_log_scan_sessions WHERE tran_count > 0";
+    wait(|| client.one(sessions).parse::<i64>().unwrap() > 0);
     engine.set_capture_delay(Duration::from_secs(3600));
+    // Behind a scan that may have begun before.
+    engine.run_capture_now().unwrap();
     client.run("INSERT INTO t VALUES (2, 1)");
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(client.one("SELECT COUNT(*) FROM cdc.dbo_t_CT"), "1");
