@@ -14,8 +14,8 @@
 //!
 //! Result (2 vCPU Xeon, shared; medians of 3 rounds of 50,000 rows): (i) in bulk 52,000 rows/s; one by one takes 12.2 times as
 //! long, by hand 2.9 times. (ii) CPU per row, change tracking: floor 3.7 us, capture 7.6 (2.07 times the floor), graph 10.5 (2.87); CDC: floor
-//! 4.3 us, capture 15.9 (3.71), graph 18.2 (4.25). So the connector's own share is 3.9 us by change tracking and 11.6 us by CDC, whose
-//! updates are two rows each. Rows per second were the server's limit, 6,000 and 40,000 to 46,000. (iii) 1,000,000 changes: a peak
+//! 4.3 us, capture 15.9 (3.71), graph 18.2 (4.25). So the connector's own share is 3.9 us by change tracking and 11.6 us by CDC, which
+//! read 2.1 rows per change then; its pages have become shorter since, which is not in these figures. Rows per second were the server's limit, 6,000 and 40,000 to 46,000. (iii) 1,000,000 changes: a peak
 //! of 30 MB by change tracking and 38 MB by CDC (in another run, beside other work).
 //!
 //! Run: `cargo bench -p smartpulse-benches --bench sqlserver`; `ROWS`, `BACKLOG`, `NOTIFICATIONS` and `ROUNDS` make it
