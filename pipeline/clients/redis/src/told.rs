@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 const STREAMS_MAX: usize = 64;
 
 /// How long a part is not looked at: its sequence must not expire while somebody relies on it.
+/// The compiler divides: it cannot fail when this runs.
 const IDLE_MAX: Duration = SEQUENCE_LIFE.checked_div(2).unwrap();
 
 /// All streams.
