@@ -8,7 +8,8 @@
 //! - The server distribution is served for some versions only (4.0.8 and 4.0.4, not 4.0.2): 245 MB, unpacked 253 MB.
 //! - `standalone -nfw -nss` is up in 10 to 15 s on two idle cores, in 2 minutes beside eight builds; it takes 300 to 500 MB.
 //!   `-XX:TieredStopAtLevel=1` halves the processor time of the start.
-//! - `standalone.conf` does not end in a line break: what is appended needs one first.
+//! - `standalone.conf` does not end in a line break. Of a key that stands twice in it the broker takes the last, the bookie the first.
+//! - Admin calls are answered before the bookie takes writes: ready is a broker in which a subscription was made.
 //! - The bookie listens on all addresses whatever `bindAddress` says. `enableLocalTransport` together with
 //!   `disableServerSocketBind` keeps it within the process; then every port is on loopback.
 //! - Data survives a restart in the same folders; the bookie finds its number in its cookie.
