@@ -183,6 +183,64 @@ CREATE TABLE IF NOT EXISTS Logs (
 
 CREATE INDEX IF NOT EXISTS IX_Logs_CreatedAt ON Logs (CreatedAt DESC, Seq DESC);
 
+-- The channels that a user has switched off, or on again.
+CREATE TABLE IF NOT EXISTS NotificationPreferences (
+    UserId     uniqueidentifier NOT NULL,
+    Channel    nvarchar(32)     NOT NULL,
+    Enabled    bit              NOT NULL,
+    UpdatedAt  datetime2(3)     NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    PRIMARY KEY (UserId, Channel),
+    CONSTRAINT UserId_must_be_lower_case_uuid_text CHECK (
+        typeof(UserId) = 'text' AND length(UserId) = 36 AND replace(UserId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT Channel_must_be_at_most_32_characters CHECK (typeof(Channel) = 'text' AND length(Channel) <= 32),
+    CONSTRAINT Enabled_must_be_0_or_1 CHECK (Enabled IN (0, 1))
+) WITHOUT ROWID;
+
+-- Until when a rule leaves a user alone, and the event that it told last.
+CREATE TABLE IF NOT EXISTS NotificationQuiet (
+    UserId      uniqueidentifier NOT NULL,
+    Rule        nvarchar(200)    NOT NULL,
+    LastEvent   nvarchar(200)    NOT NULL,
+    QuietUntil  datetime2(3)     NOT NULL,
+    PRIMARY KEY (UserId, Rule),
+    CONSTRAINT UserId_must_be_lower_case_uuid_text CHECK (
+        typeof(UserId) = 'text' AND length(UserId) = 36 AND replace(UserId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT Rule_must_be_at_most_200_characters CHECK (typeof(Rule) = 'text' AND length(Rule) <= 200),
+    CONSTRAINT LastEvent_must_be_at_most_200_characters CHECK (typeof(LastEvent) = 'text' AND length(LastEvent) <= 200)
+) WITHOUT ROWID;
+
+-- A row per attempt to tell somebody something, never changed. Of what was told Id is DeliveryId.
+CREATE TABLE IF NOT EXISTS NotificationDeliveries (
+    Id          uniqueidentifier NOT NULL PRIMARY KEY,
+    DeliveryId  uniqueidentifier NOT NULL,
+    Channel     nvarchar(32)     NOT NULL,
+    UserId      uniqueidentifier NOT NULL,
+    Rule        nvarchar(200)    NOT NULL,
+    Entity      nvarchar(200)    NOT NULL,
+    Version     nvarchar(64)     NOT NULL,
+    Outcome     nvarchar(32)     NOT NULL,
+    Detail      nvarchar(4000)   NULL,
+    CreatedAt   datetime2(3)     NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    CONSTRAINT Id_must_be_lower_case_uuid_text CHECK (
+        typeof(Id) = 'text' AND length(Id) = 36 AND Id GLOB '????????-????-????-????-????????????'
+        AND replace(Id, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT DeliveryId_must_be_lower_case_uuid_text CHECK (
+        typeof(DeliveryId) = 'text' AND length(DeliveryId) = 36 AND replace(DeliveryId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT UserId_must_be_lower_case_uuid_text CHECK (
+        typeof(UserId) = 'text' AND length(UserId) = 36 AND replace(UserId, '-', '') NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT Channel_must_be_at_most_32_characters CHECK (typeof(Channel) = 'text' AND length(Channel) <= 32),
+    CONSTRAINT Rule_must_be_at_most_200_characters CHECK (typeof(Rule) = 'text' AND length(Rule) <= 200),
+    CONSTRAINT Entity_must_be_at_most_200_characters CHECK (typeof(Entity) = 'text' AND length(Entity) <= 200),
+    CONSTRAINT Version_must_be_at_most_64_characters CHECK (typeof(Version) = 'text' AND length(Version) <= 64),
+    CONSTRAINT Outcome_must_be_at_most_32_characters CHECK (typeof(Outcome) = 'text' AND length(Outcome) <= 32),
+    CONSTRAINT Detail_must_be_at_most_4000_characters CHECK (Detail IS NULL OR (typeof(Detail) = 'text' AND length(Detail) <= 4000))
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS IX_NotificationDeliveries_Delivery ON NotificationDeliveries (DeliveryId);
+CREATE INDEX IF NOT EXISTS IX_NotificationDeliveries_User ON NotificationDeliveries (UserId, CreatedAt DESC, Id);
+CREATE INDEX IF NOT EXISTS IX_NotificationDeliveries_Entity ON NotificationDeliveries (Entity, CreatedAt DESC, Id);
+CREATE INDEX IF NOT EXISTS IX_NotificationDeliveries_CreatedAt ON NotificationDeliveries (CreatedAt DESC, Id);
+
 -- Which database this is: a position taken in another one, or in this one before it was replaced, is refused.
 CREATE TABLE IF NOT EXISTS smartpulse_database (
     Incarnation  TEXT NOT NULL

@@ -10,6 +10,7 @@
 
 use crate::delivery::SharedDelivery;
 use crate::ledger::SharedLedger;
+use crate::notifications::SharedNotifications;
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -319,6 +320,10 @@ pub trait Database: Send + Sync {
     }
     /// The devices and the mail queue, where the database has them.
     fn delivery(&self) -> Option<SharedDelivery> {
+        None
+    }
+    /// Users, their preferences and inboxes, where the database has them.
+    fn notifications(&self) -> Option<SharedNotifications> {
         None
     }
     /// The tombstones of a table's section by ascending key in the database's own order, starting after `after`, at most `limit`: what a

@@ -37,6 +37,15 @@ impl Integration {
             _ => None,
         }
     }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        match self {
+            Self::WebPush => 0,
+            Self::Fcm => 1,
+        }
+    }
 }
 
 /// A device that a user has registered: a row of `SysUserDeviceInfo`.

@@ -11,6 +11,7 @@ mod delivery;
 pub mod folder;
 pub mod memory;
 mod migrate;
+mod notifications;
 mod plan;
 pub mod pubsub;
 mod rows;

@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod ledger;
 pub mod metered;
 pub mod metrics;
+pub mod notifications;
 pub mod pubsub;
 pub mod resources;
 

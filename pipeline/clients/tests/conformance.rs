@@ -13,7 +13,7 @@ use smartpulse_clients::pubsub::SharedPubSub;
 use smartpulse_pipeline::state::Store;
 use smartpulse_testing::{
     BusFixture, DatabaseFixture, LedgerFixture, PubSubFixture, StoreFixture, bus_suite, database_suite, delivery_suite,
-    ledger_suite, pubsub_suite, store_suite,
+    ledger_suite, notifications_suite, pubsub_suite, store_suite,
 };
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -58,6 +58,11 @@ async fn the_embedded_database_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_and_mails_of_the_embedded_database_conform() {
     delivery_suite(Folder::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_of_the_embedded_database_conform() {
+    notifications_suite(Folder::new).await;
 }
 
 #[async_trait]

@@ -9,6 +9,7 @@ use smartpulse_clients::database::{CaptureHealth, CaptureMode, Database, Kept, L
 use smartpulse_clients::embedded::{
     BusConfig, DataFolder, EmbeddedBus, SqliteConfig, SqliteDatabase, SqliteStore, StateConfig, StateFile,
 };
+use smartpulse_clients::notifications::told;
 use smartpulse_pipeline::error::ErrorKind;
 use smartpulse_pipeline::state::Store;
 use smartpulse_testing::{dead_letter, forecast, uuid, within};
@@ -283,10 +284,11 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     drop(database);
     let other = Connection::open(folder.path().join("main.db")).unwrap();
     let version: i64 = other.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 4);
+    assert_eq!(version, 5);
     other
         .execute_batch(
             "DROP TABLE Notifications; DROP TABLE NheaMailQueue; DROP TABLE SysUserDeviceInfo; DROP TABLE Logs;
+             DROP TABLE NotificationPreferences; DROP TABLE NotificationQuiet; DROP TABLE NotificationDeliveries;
              PRAGMA user_version = 1",
         )
         .unwrap();
@@ -300,6 +302,7 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     let rows = [smartpulse_testing::notification(1, "t")];
     assert_eq!(database.insert_absent("Notifications", &rows).await.unwrap().inserted, 1);
     let device = serde_json::json!({ "id": uuid(1), "userId": uuid(2), "integrationType": 1, "osVersion": "17" });
+    assert!(told(&database, &[uuid::Uuid::nil()]).await.unwrap().is_empty());
     assert_eq!(database.logs(&LogQuery::default()).await.unwrap(), []);
     let device = [device.as_object().unwrap().clone()];
     assert_eq!(database.insert_absent("SysUserDeviceInfo", &device).await.unwrap().inserted, 1);

@@ -53,7 +53,7 @@ pub fn queued_mail(id: u64, to: &str) -> Map<String, Value> {
     members.as_object().cloned().expect("an object")
 }
 
-fn id(number: u64) -> Uuid {
+pub(crate) fn id(number: u64) -> Uuid {
     Uuid::parse_str(&uuid(number)).expect("a uuid")
 }
 

@@ -17,6 +17,7 @@ mod database;
 mod delivery;
 mod ledger;
 mod memory_ledger;
+mod notifications;
 mod probe;
 mod proxy;
 mod pubsub;
@@ -31,6 +32,7 @@ pub use database::{DatabaseFixture, company_forecast, database_suite, forecast, 
 pub use delivery::{delivery_suite, device, queued_mail};
 pub use ledger::{LedgerFixture, ledger_suite};
 pub use memory_ledger::MemoryLedger;
+pub use notifications::{notifications_suite, user};
 pub use probe::{Graph, Probe, Rig, SharedProbe, event};
 pub use proxy::{FaultProxy, Flow};
 pub use pubsub::{PubSubFixture, pubsub_suite};

@@ -12,7 +12,8 @@
 //! holds the write lock is waited for, 5 s at most. Reads never wait for writers.
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `health`, `plan`, `tombstones`, `scan`, `get`, `list`,
-//! `write`, `insert`, `clean`, `devices`, `remove_device`, `claim_mails`, `settle_mails`.
+//! `write`, `insert`, `clean`, `devices`, `remove_device`, `claim_mails`, `settle_mails`, and those
+//! of [`super::notifications`].
 
 use super::capture::{self, CaptureSlot};
 use super::connection::{Failure, Opener, Pool, Synchronous};
@@ -27,6 +28,7 @@ use crate::database::{
 };
 use crate::delivery::SharedDelivery;
 use crate::metrics::DatabaseMetrics;
+use crate::notifications::SharedNotifications;
 use async_trait::async_trait;
 use prometheus::Registry;
 use rusqlite::{Connection, TransactionBehavior};
@@ -162,6 +164,12 @@ impl SqliteDatabase {
         }
     }
 
+    /// What is told to people, on the same connections.
+    fn people(&self) -> SqliteDelivery {
+        let (writer, readers) = (self.writer.clone(), self.readers.clone());
+        SqliteDelivery::new(writer, readers, Arc::clone(&self.catalogue), self.metrics.clone())
+    }
+
     async fn read<R: Send + 'static>(
         &self,
         query: &'static str,
@@ -243,7 +251,11 @@ impl Database for SqliteDatabase {
     }
 
     fn delivery(&self) -> Option<SharedDelivery> {
-        Some(Arc::new(SqliteDelivery::new(self.writer.clone(), self.readers.clone(), self.metrics.clone())))
+        Some(Arc::new(self.people()))
+    }
+
+    fn notifications(&self) -> Option<SharedNotifications> {
+        Some(Arc::new(self.people()))
     }
 
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {

@@ -6,11 +6,13 @@
 //! Queries in the metrics: `devices`, `remove_device`, `claim_mails`, `settle_mails`.
 
 use super::connection::{Failure, Pool};
+use super::rows::Catalogue;
 use crate::delivery::{DEVICES_MAX, Delivery, Device, Integration, QueuedMail, Settlement};
 use crate::metrics::DatabaseMetrics;
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 use smartpulse_pipeline::error::{Error, Result};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -32,21 +34,27 @@ const SETTLE: &str =
         SentAt = CASE WHEN ?3 = 'Sent' THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
     WHERE Id = ?1 AND Attempts = ?2 AND Status = 'Sending'";
 
-/// Devices and mails of one embedded database.
+/// Devices and mails of one embedded database, and its notifications.
 #[derive(Debug)]
 pub(super) struct SqliteDelivery {
-    writer: Pool<Connection>,
-    readers: Pool<Connection>,
+    pub writer: Pool<Connection>,
+    pub readers: Pool<Connection>,
+    pub catalogue: Arc<Catalogue>,
     metrics: DatabaseMetrics,
 }
 
 impl SqliteDelivery {
     /// With the connections of the database.
-    pub fn new(writer: Pool<Connection>, readers: Pool<Connection>, metrics: DatabaseMetrics) -> Self {
-        Self { writer, readers, metrics }
+    pub fn new(
+        writer: Pool<Connection>,
+        readers: Pool<Connection>,
+        catalogue: Arc<Catalogue>,
+        metrics: DatabaseMetrics,
+    ) -> Self {
+        Self { writer, readers, catalogue, metrics }
     }
 
-    async fn run<R: Send + 'static>(
+    pub async fn run<R: Send + 'static>(
         &self,
         pool: &Pool<Connection>,
         query: &'static str,
@@ -60,7 +68,7 @@ impl SqliteDelivery {
 }
 
 /// A column that holds an id.
-fn id(row: &Row<'_>, place: usize) -> Result<Uuid, Failure> {
+pub(super) fn id(row: &Row<'_>, place: usize) -> Result<Uuid, Failure> {
     let text: String = row.get(place)?;
     Uuid::parse_str(&text).map_err(|error| Failure::Own(Error::rejected(format!("{text:?} is no UUID")).because(error)))
 }

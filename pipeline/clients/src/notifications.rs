@@ -1,0 +1,276 @@
+//! What notifications need of the database: who there is, what people want to be told, what they were told.
+//!
+//! Contract:
+//! - [`Notifications::users`] gives an audience page by page, in the database's own order of ids: nobody twice.
+//! - [`Notifications::claim_quiet`] opens a quiet period for one event at a time: asked again for the same event it answers the
+//!   same, so that what is redelivered is told to the same people. Only an event that comes again after its period was over and
+//!   another has opened the next one is refused.
+//! - Whoever owns nothing sees nothing: a notification or a device of another user is answered as one that is not there.
+//! - Rows are documents as [`Database`] spells them. Time is the database's alone.
+//!
+//! The ledger is the table [`DELIVERIES`]: a row per attempt, inserted and never changed. The row that says it was told has
+//! the delivery's own id, so that it is there once and found by its key ([`told`]).
+
+use crate::database::{Database, Page, Row, insert_each};
+use crate::delivery::Integration;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use smartpulse_pipeline::error::Result;
+use smartpulse_pipeline::{Key, Timestamp};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The most users of one call: some hundreds fit one statement of any database.
+pub const USERS_MAX: usize = 500;
+
+/// The table of attempts.
+pub const DELIVERIES: &str = "NotificationDeliveries";
+
+/// What its column `Detail` holds, in characters.
+const DETAIL_MAX: usize = 4_000;
+
+/// By what somebody is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Channel {
+    /// The inbox.
+    InApp,
+    /// The devices.
+    PushNotification,
+    /// Mail.
+    Email,
+}
+
+impl Channel {
+    /// Every channel.
+    pub const ALL: [Self; 3] = [Self::InApp, Self::PushNotification, Self::Email];
+
+    /// Its name in messages and rows.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InApp => "InApp",
+            Self::PushNotification => "PushNotification",
+            Self::Email => "Email",
+        }
+    }
+
+    /// The channel with this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|channel| channel.name() == name)
+    }
+}
+
+/// Who is to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Audience {
+    /// One user.
+    User(Uuid),
+    /// The users of a company.
+    Company(Uuid),
+    /// The users with a role, of a company or of all.
+    Role {
+        /// The role.
+        role: String,
+        /// Whose.
+        company: Option<Uuid>,
+    },
+    /// The users of the company that has this forecast now; nobody when it is deleted.
+    Forecast(Uuid),
+}
+
+/// A row of `SysUser`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Who.
+    pub id: Uuid,
+    /// Of which company.
+    pub company: Uuid,
+    /// Where mails go.
+    pub email: String,
+    /// How to address them.
+    pub display_name: String,
+    /// Their role.
+    pub role: String,
+}
+
+/// A quiet period that an event asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiet<'a> {
+    /// Of which rule, 200 characters at most.
+    pub rule: &'a str,
+    /// The event, the same whenever it comes again; 200 characters at most.
+    pub event: &'a str,
+    /// How long.
+    pub period: Duration,
+}
+
+/// A device that a user registers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDevice {
+    /// Which: a function of its address, so that it is there once. It becomes the device of who registered it last.
+    pub id: Uuid,
+    /// Whose.
+    pub user: Uuid,
+    /// How it is reached.
+    pub integration: Integration,
+    /// Of FCM: the registration token.
+    pub token: Option<String>,
+    /// Of Web Push: the subscription, in JSON.
+    pub subscription: Option<String>,
+    /// What it runs, 64 characters at most.
+    pub os_version: Option<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registered {
+    /// It is new to this user.
+    New,
+    /// The user had it already; it was updated.
+    Known,
+    /// The user has [`DEVICES_MAX`](crate::delivery::DEVICES_MAX) others, and it was not added.
+    Full,
+}
+
+/// One attempt to tell somebody something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which: the delivery's own id when it was told; else the attempt's own.
+    pub id: Uuid,
+    /// The delivery: UUIDv5(rule, entity, version, channel, user).
+    pub delivery: Uuid,
+    /// By what.
+    pub channel: Channel,
+    /// Whom.
+    pub user: Uuid,
+    /// By which rule, 200 characters at most.
+    pub rule: String,
+    /// About what, 200 characters at most.
+    pub entity: String,
+    /// Its version, 64 characters at most.
+    pub version: String,
+    /// What became of it, 32 characters at most.
+    pub outcome: &'static str,
+    /// What else is known, cut to 4,000 characters.
+    pub detail: Option<String>,
+}
+
+impl Attempt {
+    fn row(&self) -> Map<String, Value> {
+        let detail: Option<String> = self.detail.as_ref().map(|detail| detail.chars().take(DETAIL_MAX).collect());
+        let members = [
+            ("id", json!(self.id)),
+            ("deliveryId", json!(self.delivery)),
+            ("channel", json!(self.channel.name())),
+            ("userId", json!(self.user)),
+            ("rule", json!(self.rule)),
+            ("entity", json!(self.entity)),
+            ("version", json!(self.version)),
+            ("outcome", json!(self.outcome)),
+            ("detail", json!(detail)),
+        ];
+        members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// What to read of the ledger; newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryQuery {
+    /// Only the attempts of this delivery.
+    pub delivery: Option<Uuid>,
+    /// Only of this user.
+    pub user: Option<Uuid>,
+    /// Only by this rule.
+    pub rule: Option<String>,
+    /// Only about this.
+    pub entity: Option<String>,
+    /// Only with this outcome.
+    pub outcome: Option<String>,
+    /// How many to pass over.
+    pub skip: u32,
+    /// How many to give at most.
+    pub take: u32,
+}
+
+/// What a column of the ledger must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sought {
+    /// This id.
+    Id(Uuid),
+    /// This text.
+    Text(String),
+}
+
+impl DeliveryQuery {
+    /// The columns that are filtered, in order, and what they must be.
+    #[must_use]
+    pub fn filters(&self) -> Vec<(&'static str, Sought)> {
+        let ids = [("DeliveryId", self.delivery), ("UserId", self.user)];
+        let texts = [("Rule", &self.rule), ("Entity", &self.entity), ("Outcome", &self.outcome)];
+        let ids = ids.into_iter().filter_map(|(column, id)| Some((column, Sought::Id(id?))));
+        let texts = texts.into_iter().filter_map(|(column, text)| Some((column, Sought::Text(text.clone()?))));
+        ids.chain(texts).collect()
+    }
+}
+
+/// Users, what they want to be told, and what they were told.
+#[async_trait]
+pub trait Notifications: Send + Sync {
+    /// Users of an audience by id, after that one, at most `limit`; fewer mean the end.
+    async fn users(&self, audience: &Audience, after: Option<Uuid>, limit: u32) -> Result<Vec<User>>;
+    /// Which channels these users, [`USERS_MAX`] at most, have switched off.
+    async fn switched_off(&self, users: &[Uuid]) -> Result<Vec<(Uuid, Channel)>>;
+    /// Switches channels of a user on or off.
+    async fn switch(&self, user: Uuid, channels: &[(Channel, bool)]) -> Result<()>;
+    /// Opens a quiet period for each of these users, [`USERS_MAX`] at most, who is in none of this rule, and gives those who
+    /// may be told of this event: for whom it was opened, now or before.
+    async fn claim_quiet(&self, quiet: Quiet<'_>, users: &[Uuid]) -> Result<Vec<Uuid>>;
+    /// A page of a user's notifications, newest first.
+    async fn inbox(&self, user: Uuid, skip: u32, take: u32) -> Result<Page>;
+    /// A user's notifications of then and later, oldest first, at most `limit`.
+    async fn inbox_since(&self, user: Uuid, since: Timestamp, limit: u32) -> Result<Vec<Row>>;
+    /// How many of a user's notifications are not read.
+    async fn unread(&self, user: Uuid) -> Result<u64>;
+    /// Marks a notification of this user as read; false when the user has none with this id.
+    async fn mark_read(&self, user: Uuid, id: Uuid) -> Result<bool>;
+    /// Registers a device.
+    async fn add_device(&self, device: &NewDevice) -> Result<Registered>;
+    /// Removes a device of this user; false when the user has none with this id.
+    async fn remove_own_device(&self, user: Uuid, device: Uuid) -> Result<bool>;
+    /// Rows of the ledger, newest first.
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Row>>;
+}
+
+/// Shared access to notifications.
+pub type SharedNotifications = Arc<dyn Notifications>;
+
+/// Which of these deliveries the ledger knows as told.
+///
+/// # Errors
+/// The database's; rejected when an id there is no UUID.
+pub async fn told(database: &dyn Database, deliveries: &[Uuid]) -> Result<HashSet<Uuid>> {
+    if deliveries.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let keys: Vec<Key> = deliveries.iter().map(|id| id.to_string().into()).collect();
+    let rows = database.get(DELIVERIES, &keys).await?;
+    Ok(rows.iter().filter_map(|row| Uuid::parse_str(&row.key).ok()).collect())
+}
+
+/// Writes attempts into the ledger, in bulk; those that are there already stay as they are. What the ledger refuses (a rule with
+/// too long a name) is told as a warning and stands in nobody's way.
+///
+/// # Errors
+/// The database's, but for refusals.
+pub async fn record(database: &dyn Database, attempts: &[Attempt]) -> Result<()> {
+    let rows: Vec<_> = attempts.iter().map(Attempt::row).collect();
+    for (place, reason) in insert_each(database, DELIVERIES, &rows).await? {
+        let delivery = attempts.get(place).map(|attempt| attempt.delivery.to_string());
+        tracing::warn!(delivery, reason, "an attempt cannot be kept in the ledger");
+    }
+    Ok(())
+}
