@@ -138,6 +138,53 @@ GO
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Logs') AND name = N'IX_Logs_CreatedAt')
     CREATE INDEX IX_Logs_CreatedAt ON dbo.Logs (CreatedAt DESC, Seq DESC);
 GO
+-- The channels that a user has switched off, or on again.
+IF OBJECT_ID(N'dbo.NotificationPreferences', N'U') IS NULL
+CREATE TABLE dbo.NotificationPreferences (
+    UserId     uniqueidentifier NOT NULL,
+    Channel    nvarchar(32)     NOT NULL,
+    Enabled    bit              NOT NULL,
+    UpdatedAt  datetime2(3)     NOT NULL CONSTRAINT DF_NotificationPreferences_UpdatedAt DEFAULT SYSUTCDATETIME(),
+    CONSTRAINT PK_NotificationPreferences PRIMARY KEY (UserId, Channel)
+);
+GO
+-- Until when a rule leaves a user alone, and the event that it told last.
+IF OBJECT_ID(N'dbo.NotificationQuiet', N'U') IS NULL
+CREATE TABLE dbo.NotificationQuiet (
+    UserId      uniqueidentifier NOT NULL,
+    [Rule]      nvarchar(200)    NOT NULL,
+    LastEvent   nvarchar(200)    NOT NULL,
+    QuietUntil  datetime2(3)     NOT NULL,
+    CONSTRAINT PK_NotificationQuiet PRIMARY KEY (UserId, [Rule])
+);
+GO
+-- A row per attempt to tell somebody something, never changed. Of what was told Id is DeliveryId.
+IF OBJECT_ID(N'dbo.NotificationDeliveries', N'U') IS NULL
+CREATE TABLE dbo.NotificationDeliveries (
+    Id          uniqueidentifier NOT NULL CONSTRAINT PK_NotificationDeliveries PRIMARY KEY,
+    DeliveryId  uniqueidentifier NOT NULL,
+    Channel     nvarchar(32)     NOT NULL,
+    UserId      uniqueidentifier NOT NULL,
+    [Rule]      nvarchar(200)    NOT NULL,
+    Entity      nvarchar(200)    NOT NULL,
+    Version     nvarchar(64)     NOT NULL,
+    Outcome     nvarchar(32)     NOT NULL,
+    Detail      nvarchar(4000)   NULL,
+    CreatedAt   datetime2(3)     NOT NULL CONSTRAINT DF_NotificationDeliveries_CreatedAt DEFAULT SYSUTCDATETIME()
+);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_Delivery')
+    CREATE INDEX IX_NotificationDeliveries_Delivery ON dbo.NotificationDeliveries (DeliveryId);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_User')
+    CREATE INDEX IX_NotificationDeliveries_User ON dbo.NotificationDeliveries (UserId, CreatedAt DESC, Id);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_Entity')
+    CREATE INDEX IX_NotificationDeliveries_Entity ON dbo.NotificationDeliveries (Entity, CreatedAt DESC, Id);
+GO
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_CreatedAt')
+    CREATE INDEX IX_NotificationDeliveries_CreatedAt ON dbo.NotificationDeliveries (CreatedAt DESC, Id);
+GO
 -- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that
 -- it was captured under.
 IF OBJECT_ID(N'dbo.SmartPulseCapture', N'U') IS NULL

@@ -291,6 +291,125 @@ SET @held = @held + @@ROWCOUNT;
 COMMIT;
 SELECT @held AS Held;
 
+-- users: one
+SELECT TOP (@P1) Id, CompanyId, Email, DisplayName, [Role]
+FROM [dbo].[SysUser]
+WHERE Id = @P2
+ORDER BY Id
+
+-- users of a company, a further page
+SELECT TOP (@P1) Id, CompanyId, Email, DisplayName, [Role]
+FROM [dbo].[SysUser]
+WHERE CompanyId = @P2 AND Id > @P3
+ORDER BY Id
+
+-- users with a role
+SELECT TOP (@P1) Id, CompanyId, Email, DisplayName, [Role]
+FROM [dbo].[SysUser]
+WHERE [Role] = @P2
+ORDER BY Id
+
+-- users with a role in a company, a further page
+SELECT TOP (@P1) Id, CompanyId, Email, DisplayName, [Role]
+FROM [dbo].[SysUser]
+WHERE [Role] = @P2 AND CompanyId = @P3 AND Id > @P4
+ORDER BY Id
+
+-- users of the company of a forecast
+SELECT TOP (@P1) Id, CompanyId, Email, DisplayName, [Role]
+FROM [dbo].[SysUser]
+WHERE CompanyId = (SELECT CompanyId FROM [dbo].[Forecasts] WHERE Id = @P2)
+ORDER BY Id
+
+-- channels switched off
+SELECT UserId, Channel
+FROM [dbo].[NotificationPreferences]
+WHERE Enabled = 0 AND UserId IN (@P1, @P2)
+
+-- channel switched
+BEGIN TRANSACTION;
+INSERT INTO [dbo].[NotificationPreferences] (UserId, Channel, Enabled, UpdatedAt)
+SELECT @P1, @P2, @P3, SYSUTCDATETIME()
+WHERE NOT EXISTS (SELECT 1 FROM [dbo].[NotificationPreferences] WITH (UPDLOCK, HOLDLOCK)
+    WHERE UserId = @P1 AND Channel = @P2);
+UPDATE [dbo].[NotificationPreferences]
+SET Enabled = @P3, UpdatedAt = SYSUTCDATETIME()
+WHERE UserId = @P1 AND Channel = @P2 AND Enabled <> @P3;
+COMMIT;
+
+-- quiet periods opened
+DECLARE @now datetime2(3) = SYSUTCDATETIME();
+DECLARE @until datetime2(3) = DATEADD(millisecond, @P4, DATEADD(second, @P3, @now));
+BEGIN TRANSACTION;
+INSERT INTO [dbo].[NotificationQuiet] (UserId, [Rule], LastEvent, QuietUntil)
+SELECT DISTINCT u.Id, @P1, @P2, @until
+FROM (VALUES (@P5), (@P6)) AS u(Id)
+WHERE NOT EXISTS (SELECT 1 FROM [dbo].[NotificationQuiet] AS q WITH (UPDLOCK, HOLDLOCK)
+    WHERE q.UserId = u.Id AND q.[Rule] = @P1);
+UPDATE [dbo].[NotificationQuiet]
+SET LastEvent = @P2, QuietUntil = @until
+WHERE [Rule] = @P1 AND UserId IN (@P5, @P6) AND QuietUntil <= @now AND LastEvent <> @P2;
+COMMIT;
+SELECT UserId
+FROM [dbo].[NotificationQuiet]
+WHERE [Rule] = @P1 AND UserId IN (@P5, @P6) AND LastEvent = @P2;
+
+-- notifications of a user
+SELECT COUNT_BIG(*) AS Total
+FROM [dbo].[Notifications]
+WHERE UserId = @P1;
+SELECT [Id], [UserId], [CreatedAt]
+FROM [dbo].[Notifications]
+WHERE UserId = @P1
+ORDER BY CreatedAt DESC, Id
+OFFSET @P2 ROWS FETCH NEXT @P3 ROWS ONLY;
+
+-- notifications of a user since a time
+SELECT TOP (@P1) [Id], [UserId], [CreatedAt]
+FROM [dbo].[Notifications]
+WHERE UserId = @P2 AND CreatedAt >= @P3
+ORDER BY CreatedAt, Id
+
+-- notifications not read
+SELECT COUNT_BIG(*) AS Unread FROM [dbo].[Notifications] WHERE UserId = @P1 AND ReadAt IS NULL
+
+-- notification marked as read
+UPDATE [dbo].[Notifications]
+SET ReadAt = COALESCE(ReadAt, SYSUTCDATETIME())
+OUTPUT inserted.Id
+WHERE Id = @P1 AND UserId = @P2
+
+-- device registered
+DECLARE @known int, @owned int;
+BEGIN TRANSACTION;
+SELECT @owned = COUNT(*) FROM [dbo].[SysUserDeviceInfo] WITH (UPDLOCK, HOLDLOCK) WHERE UserId = @P2;
+SELECT @known = COUNT(*) FROM [dbo].[SysUserDeviceInfo] WITH (UPDLOCK, HOLDLOCK) WHERE Id = @P1 AND UserId = @P2;
+INSERT INTO [dbo].[SysUserDeviceInfo] (Id, UserId, IntegrationType, Token, SubscriptionJson, OSVersion)
+SELECT @P1, @P2, @P3, @P4, @P5, @P6
+WHERE @owned < @P7
+    AND NOT EXISTS (SELECT 1 FROM [dbo].[SysUserDeviceInfo] WITH (UPDLOCK, HOLDLOCK) WHERE Id = @P1);
+UPDATE [dbo].[SysUserDeviceInfo]
+SET UserId = @P2, IntegrationType = @P3, Token = @P4, SubscriptionJson = @P5, OSVersion = @P6
+WHERE Id = @P1 AND (@known = 1 OR @owned < @P7);
+COMMIT;
+SELECT @known AS Known, @owned AS Owned;
+
+-- device removed by its owner
+DELETE FROM [dbo].[SysUserDeviceInfo] OUTPUT deleted.Id WHERE Id = @P1 AND UserId = @P2
+
+-- deliveries
+SELECT [Id], [UserId], [CreatedAt]
+FROM [dbo].[Notifications]
+ORDER BY CreatedAt DESC, Id
+OFFSET @P1 ROWS FETCH NEXT @P2 ROWS ONLY
+
+-- deliveries to a user with an outcome
+SELECT [Id], [UserId], [CreatedAt]
+FROM [dbo].[Notifications]
+WHERE [UserId] = @P3 AND [Outcome] = @P4
+ORDER BY CreatedAt DESC, Id
+OFFSET @P1 ROWS FETCH NEXT @P2 ROWS ONLY
+
 -- capture: the server
 SELECT CAST(SERVERPROPERTY(N'EngineEdition') AS int) AS EngineEdition,
     HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') AS MayViewState
@@ -827,6 +946,60 @@ CREATE TABLE dbo.Logs (
 -- schema
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.Logs') AND name = N'IX_Logs_CreatedAt')
     CREATE INDEX IX_Logs_CreatedAt ON dbo.Logs (CreatedAt DESC, Seq DESC);
+
+-- schema
+-- The channels that a user has switched off, or on again.
+IF OBJECT_ID(N'dbo.NotificationPreferences', N'U') IS NULL
+CREATE TABLE dbo.NotificationPreferences (
+    UserId     uniqueidentifier NOT NULL,
+    Channel    nvarchar(32)     NOT NULL,
+    Enabled    bit              NOT NULL,
+    UpdatedAt  datetime2(3)     NOT NULL CONSTRAINT DF_NotificationPreferences_UpdatedAt DEFAULT SYSUTCDATETIME(),
+    CONSTRAINT PK_NotificationPreferences PRIMARY KEY (UserId, Channel)
+);
+
+-- schema
+-- Until when a rule leaves a user alone, and the event that it told last.
+IF OBJECT_ID(N'dbo.NotificationQuiet', N'U') IS NULL
+CREATE TABLE dbo.NotificationQuiet (
+    UserId      uniqueidentifier NOT NULL,
+    [Rule]      nvarchar(200)    NOT NULL,
+    LastEvent   nvarchar(200)    NOT NULL,
+    QuietUntil  datetime2(3)     NOT NULL,
+    CONSTRAINT PK_NotificationQuiet PRIMARY KEY (UserId, [Rule])
+);
+
+-- schema
+-- A row per attempt to tell somebody something, never changed. Of what was told Id is DeliveryId.
+IF OBJECT_ID(N'dbo.NotificationDeliveries', N'U') IS NULL
+CREATE TABLE dbo.NotificationDeliveries (
+    Id          uniqueidentifier NOT NULL CONSTRAINT PK_NotificationDeliveries PRIMARY KEY,
+    DeliveryId  uniqueidentifier NOT NULL,
+    Channel     nvarchar(32)     NOT NULL,
+    UserId      uniqueidentifier NOT NULL,
+    [Rule]      nvarchar(200)    NOT NULL,
+    Entity      nvarchar(200)    NOT NULL,
+    Version     nvarchar(64)     NOT NULL,
+    Outcome     nvarchar(32)     NOT NULL,
+    Detail      nvarchar(4000)   NULL,
+    CreatedAt   datetime2(3)     NOT NULL CONSTRAINT DF_NotificationDeliveries_CreatedAt DEFAULT SYSUTCDATETIME()
+);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_Delivery')
+    CREATE INDEX IX_NotificationDeliveries_Delivery ON dbo.NotificationDeliveries (DeliveryId);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_User')
+    CREATE INDEX IX_NotificationDeliveries_User ON dbo.NotificationDeliveries (UserId, CreatedAt DESC, Id);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_Entity')
+    CREATE INDEX IX_NotificationDeliveries_Entity ON dbo.NotificationDeliveries (Entity, CreatedAt DESC, Id);
+
+-- schema
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NotificationDeliveries') AND name = N'IX_NotificationDeliveries_CreatedAt')
+    CREATE INDEX IX_NotificationDeliveries_CreatedAt ON dbo.NotificationDeliveries (CreatedAt DESC, Id);
 
 -- schema
 -- Where capture is, and who may move it: the row is the lease. A position is written only together with the epoch that

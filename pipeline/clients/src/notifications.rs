@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The most users of one call: some hundreds fit one statement of any database.
-pub const USERS_MAX: usize = 500;
+/// The most users of one call: so many fit one statement of any database, as rows of a table of values too.
+pub const USERS_MAX: usize = 256;
 
 /// The table of attempts.
 pub const DELIVERIES: &str = "NotificationDeliveries";

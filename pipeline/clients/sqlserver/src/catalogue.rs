@@ -310,6 +310,13 @@ pub(crate) mod tests {
         TableInfo::new("dbo", "Logs", "Logs", columns.into(), vec![0]).unwrap()
     }
 
+    pub(crate) fn inboxes() -> TableInfo {
+        let columns =
+            [("Id", "uniqueidentifier", 16), ("UserId", "uniqueidentifier", 16), ("CreatedAt", "datetime2", 7)];
+        let columns = columns.map(|(name, kind, length)| ColumnInfo::new(name, kind, length, 0, 3));
+        TableInfo::new("dbo", "Notifications", "Notifications", columns.into(), vec![0]).unwrap()
+    }
+
     /// A table with odd names, a key of two columns and a `varchar` among them.
     pub(crate) fn orders() -> TableInfo {
         let region = ColumnInfo {

@@ -8,7 +8,8 @@
 //! not answered is in doubt: the error says so, and it is not tried again.
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `tombstones`, `scan`, `get`, `list`, `write`,
-//! `insert_absent`, `watermark`, `health`, `plan`, `lease`, `ledger`, `devices`, `remove_device`, `claim_mails`, `settle_mails`.
+//! `insert_absent`, `watermark`, `health`, `plan`, `lease`, `ledger`, `devices`, `remove_device`, `claim_mails`, `settle_mails`,
+//! `users`, `switched_off`, `switch`, `claim_quiet`, `inbox`, `inbox_since`, `unread`, `mark_read`, `add_device`, `deliveries`.
 
 use crate::capture::Capture;
 use crate::catalogue::Catalogue;
@@ -27,6 +28,7 @@ use smartpulse_clients::database::{
 use smartpulse_clients::delivery::SharedDelivery;
 use smartpulse_clients::ledger::SharedLedger;
 use smartpulse_clients::metrics::DatabaseMetrics;
+use smartpulse_clients::notifications::SharedNotifications;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::{Key, Position, Timestamp};
 use std::sync::Arc;
@@ -185,6 +187,10 @@ impl Database for SqlServerDatabase {
     }
 
     fn delivery(&self) -> Option<SharedDelivery> {
+        Some(Arc::new(SqlServerDelivery::new(Arc::clone(&self.cx))))
+    }
+
+    fn notifications(&self) -> Option<SharedNotifications> {
         Some(Arc::new(SqlServerDelivery::new(Arc::clone(&self.cx))))
     }
 

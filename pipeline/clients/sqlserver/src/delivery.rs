@@ -19,10 +19,10 @@ use uuid::Uuid;
 /// Claims that are ended by one text: the server compiles it as a whole.
 const SETTLED_MAX: usize = 50;
 
-/// Devices and mails in SQL Server.
+/// Devices and mails in SQL Server, and its notifications.
 #[derive(Debug)]
 pub(crate) struct SqlServerDelivery {
-    cx: Arc<Context>,
+    pub cx: Arc<Context>,
 }
 
 impl SqlServerDelivery {
@@ -30,7 +30,7 @@ impl SqlServerDelivery {
         Self { cx }
     }
 
-    async fn rows(&self, what: &'static str, sql: &str, params: &[Param]) -> Result<Vec<Row>> {
+    pub async fn rows(&self, what: &'static str, sql: &str, params: &[Param]) -> Result<Vec<Row>> {
         let start = Instant::now();
         let result = retrying!(self.cx.pool, what, c => c.rows(what, sql, params).await);
         self.cx.metrics.observe(what, start);
@@ -38,18 +38,21 @@ impl SqlServerDelivery {
     }
 }
 
-fn guid(id: Uuid) -> Param {
+/// `uniqueidentifier`.
+pub(crate) fn guid(id: Uuid) -> Param {
     Param(ColumnData::Guid(Some(id)))
 }
 
-fn id(row: &Row) -> Result<Uuid> {
-    match rows::value(row, 0)? {
+/// The id at a place.
+pub(crate) fn id(row: &Row, place: usize) -> Result<Uuid> {
+    match rows::value(row, place)? {
         ColumnData::Guid(Some(id)) => Ok(*id),
         other => Err(Error::rejected(format!("{other:?} is no UUID"))),
     }
 }
 
-fn text(row: &Row, place: usize) -> Option<String> {
+/// The text at a place; nothing for NULL.
+pub(crate) fn text(row: &Row, place: usize) -> Option<String> {
     rows::text(row, place).map(str::to_owned)
 }
 
@@ -60,7 +63,7 @@ impl Delivery for SqlServerDelivery {
         // Id, UserId, IntegrationType, Token, SubscriptionJson, OSVersion.
         let device = |row: &Row| -> Option<Result<Device>> {
             let integration = rows::integer(row, 2).and_then(Integration::of)?;
-            Some(id(row).map(|id| Device { id, integration, token: text(row, 3), subscription: text(row, 4) }))
+            Some(id(row, 0).map(|id| Device { id, integration, token: text(row, 3), subscription: text(row, 4) }))
         };
         found.iter().filter_map(device).take(DEVICES_MAX as usize).collect()
     }
@@ -76,7 +79,7 @@ impl Delivery for SqlServerDelivery {
         let mail = |row: &Row| {
             let attempts = rows::integer(row, 6).and_then(|attempts| i32::try_from(attempts).ok());
             Ok(QueuedMail {
-                id: id(row)?,
+                id: id(row, 0)?,
                 to_address: text(row, 1).unwrap_or_default(),
                 subject: text(row, 2).unwrap_or_default(),
                 body_html: text(row, 3),

@@ -5,7 +5,7 @@
 //! - [`catalogue`], [`columns`], [`rows`]: tables as the server knows them; rows to documents, JSON to parameters.
 //! - [`capture`], [`ledger`], [`plan`]: changes, where capture keeps its place, and what it needs.
 //! - [`statements`]: all T-SQL that is sent.
-//! - [`database`]: the resource itself, with its parts `read`, `write`, `bulk`, `delivery` and `schema`.
+//! - [`database`]: the resource itself, with its parts `read`, `write`, `bulk`, `delivery`, `notifications` and `schema`.
 //!
 //! Invariants: values are always parameters; names come from the catalogue and are quoted; a connection is
 //! used again only after the call on it has succeeded as a whole; nothing newer than SQL Server 2017 is sent.
@@ -22,6 +22,7 @@ pub mod database;
 mod delivery;
 pub mod errors;
 pub mod ledger;
+mod notifications;
 pub mod plan;
 pub mod pool;
 mod read;

@@ -156,7 +156,7 @@ pub(crate) async fn tombstones(
 }
 
 /// A power of two of them, the last one repeated: the server keeps a plan per text, and so there are few.
-fn padded<T: Clone>(given: &[T]) -> Vec<T> {
+pub(crate) fn padded<T: Clone>(given: &[T]) -> Vec<T> {
     let missing = given.len().next_power_of_two() - given.len();
     given.iter().chain(given.last().into_iter().cycle().take(missing)).cloned().collect()
 }
@@ -165,7 +165,7 @@ fn id(text: &str) -> Option<Param> {
     Uuid::try_parse(text).ok().map(|id| Param(ColumnData::Guid(Some(id))))
 }
 
-fn moment(time: Timestamp) -> Param {
+pub(crate) fn moment(time: Timestamp) -> Param {
     Param(ColumnData::DateTime2(to_date_time(&time.to_string())))
 }
 
@@ -174,7 +174,7 @@ fn no_key(info: &TableInfo, key: &str) -> Error {
     Error::rejected(format!("{key:?} cannot be a key of {}, which is {}", info.table.name, columns.join(", ")))
 }
 
-fn readable(row: Row) -> Outcome<Row> {
+pub(crate) fn readable(row: Row) -> Outcome<Row> {
     match &row.unreadable {
         Some(why) => Err(Failure::from(Error::rejected(why.clone()))),
         None => Ok(row),

@@ -9,6 +9,7 @@ pub mod delivery;
 mod golden;
 pub mod health;
 pub mod ledger;
+pub mod notifications;
 mod reads;
 mod scripts;
 mod writes;

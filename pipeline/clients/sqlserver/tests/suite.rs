@@ -15,10 +15,11 @@ use smartpulse_clients::database::{
 };
 use smartpulse_clients::delivery::SharedDelivery;
 use smartpulse_clients::ledger::SharedLedger;
+use smartpulse_clients::notifications::SharedNotifications;
 use smartpulse_pipeline::error::Result;
 use smartpulse_pipeline::{Key, Position, Timestamp};
 use smartpulse_sqlserver::database::SqlServerDatabase;
-use smartpulse_testing::{DatabaseFixture, database_suite, delivery_suite};
+use smartpulse_testing::{DatabaseFixture, database_suite, delivery_suite, notifications_suite};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::OnceCell;
@@ -62,6 +63,11 @@ async fn devices_and_mails_of_a_stand_in_conform() {
     delivery_suite(|| Fixture(stand_in())).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_of_a_stand_in_conform() {
+    notifications_suite(|| Fixture(stand_in())).await;
+}
+
 /// A database of its own on a real server, dropped in the end; or, where the login may create none, the one that the
 /// connection string names, emptied before each case.
 struct Real {
@@ -73,7 +79,9 @@ struct Real {
 
 /// Empties the tables that the suite writes to.
 const EMPTY: &str = "DELETE FROM dbo.Forecasts; DELETE FROM dbo.ProductionUnits; DELETE FROM dbo.Tombstones;
-    DELETE FROM dbo.Notifications; DELETE FROM dbo.NheaMailQueue; DELETE FROM dbo.Logs;";
+    DELETE FROM dbo.Notifications; DELETE FROM dbo.NheaMailQueue; DELETE FROM dbo.Logs;
+    DELETE FROM dbo.SysUser; DELETE FROM dbo.SysUserDeviceInfo; DELETE FROM dbo.NotificationPreferences;
+    DELETE FROM dbo.NotificationQuiet; DELETE FROM dbo.NotificationDeliveries;";
 
 impl Real {
     fn new(admin: &str) -> Self {
@@ -215,6 +223,10 @@ impl Database for Scanned {
         self.database.delivery()
     }
 
+    fn notifications(&self) -> Option<SharedNotifications> {
+        self.database.notifications()
+    }
+
     async fn tombstones(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<Tombstone>> {
         self.database.tombstones(table, after, limit).await
     }
@@ -263,4 +275,5 @@ async fn a_real_sql_server_conforms() {
     let admin = std::env::var(URL).unwrap_or_else(|_| panic!("{URL} names no server"));
     database_suite(|| Real::new(&admin)).await;
     delivery_suite(|| Real::new(&admin)).await;
+    notifications_suite(|| Real::new(&admin)).await;
 }

@@ -5,9 +5,11 @@
 mod captured;
 
 use super::*;
-use crate::catalogue::tests::{forecasts, orders};
+use crate::catalogue::tests::{forecasts, inboxes, orders};
+use smartpulse_clients::notifications::Audience;
 use std::fmt::Write as _;
 use std::time::Duration;
+use uuid::Uuid;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/statements.golden.sql");
 
@@ -60,6 +62,26 @@ fn all() -> Vec<(&'static str, String)> {
         ("device removed", delivery::REMOVE_DEVICE.to_owned()),
         ("mails claimed", delivery::CLAIM_MAILS.to_owned()),
         ("mails settled", delivery::settle_mails(2)),
+    ]);
+    let role = |company| Audience::Role { role: String::new(), company };
+    let nil = Uuid::nil();
+    list.extend([
+        ("users: one", notifications::users(&Audience::User(nil), false)),
+        ("users of a company, a further page", notifications::users(&Audience::Company(nil), true)),
+        ("users with a role", notifications::users(&role(None), false)),
+        ("users with a role in a company, a further page", notifications::users(&role(Some(nil)), true)),
+        ("users of the company of a forecast", notifications::users(&Audience::Forecast(nil), false)),
+        ("channels switched off", notifications::switched_off(2)),
+        ("channel switched", notifications::SWITCH.to_owned()),
+        ("quiet periods opened", notifications::claim_quiet(2)),
+        ("notifications of a user", notifications::inbox(&inboxes())),
+        ("notifications of a user since a time", notifications::inbox_since(&inboxes())),
+        ("notifications not read", notifications::UNREAD.to_owned()),
+        ("notification marked as read", notifications::MARK_READ.to_owned()),
+        ("device registered", notifications::ADD_DEVICE.to_owned()),
+        ("device removed by its owner", notifications::REMOVE_OWN_DEVICE.to_owned()),
+        ("deliveries", notifications::deliveries(&inboxes(), &[])),
+        ("deliveries to a user with an outcome", notifications::deliveries(&inboxes(), &["UserId", "Outcome"])),
     ]);
     list.extend(captured::all());
     list.extend(schema_batches().into_iter().map(|batch| ("schema", batch)));
