@@ -25,14 +25,7 @@ impl Config for FilterConfig {
     const TYPE: &'static str = "filter";
 
     fn validate(&self, check: &mut Check<'_>) {
-        if self.all.is_empty() && self.any.is_empty() {
-            check.problem("", "the filter has no conditions", Some("give it a list under `all` or `any`".into()));
-        }
-        for (list, conditions) in [("all", &self.all), ("any", &self.any)] {
-            for (index, condition) in conditions.iter().enumerate() {
-                condition.validate(&format!("{list}[{index}]"), check);
-            }
-        }
+        self.validate_at("", check);
     }
 }
 
@@ -47,6 +40,19 @@ struct Filter {
 }
 
 impl FilterConfig {
+    /// Complains of what stands at `at`.
+    pub(crate) fn validate_at(&self, at: &str, check: &mut Check<'_>) {
+        if self.all.is_empty() && self.any.is_empty() {
+            check.problem(at, "there are no conditions", Some("give it a list under `all` or `any`".into()));
+        }
+        let dot = if at.is_empty() { "" } else { "." };
+        for (list, conditions) in [("all", &self.all), ("any", &self.any)] {
+            for (index, condition) in conditions.iter().enumerate() {
+                condition.validate(&format!("{at}{dot}{list}[{index}]"), check);
+            }
+        }
+    }
+
     /// Whether an event passes.
     pub(crate) fn passes(&self, event: &Event) -> bool {
         self.all.iter().all(|condition| condition.holds(event))

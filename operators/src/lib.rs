@@ -12,6 +12,7 @@ mod fan_out;
 mod filter;
 mod key_map;
 mod map;
+mod rules;
 mod template;
 mod view;
 
@@ -22,6 +23,7 @@ pub use diff::DiffConfig;
 pub use fan_out::FanOutConfig;
 pub use filter::FilterConfig;
 pub use map::MapConfig;
+pub use rules::RulesConfig;
 
 use smartpulse_pipeline::registry::Registry;
 
@@ -33,7 +35,8 @@ pub fn register(registry: &mut Registry) {
         .operator::<DiffConfig>()
         .operator::<FanOutConfig>()
         .operator::<FilterConfig>()
-        .operator::<MapConfig>();
+        .operator::<MapConfig>()
+        .operator::<RulesConfig>();
 }
 
 /// What the operators' tests share.

@@ -108,7 +108,7 @@ impl Template {
     }
 
     /// The rendered value as plain text: strings without their quotes.
-    fn plain_text(&self, event: &Event) -> String {
+    pub fn plain_text(&self, event: &Event) -> String {
         let mut out = Vec::new();
         self.render(event, &mut out);
         match serde_json::from_slice(&out) {

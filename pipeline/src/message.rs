@@ -1,14 +1,17 @@
-//! Messages on the wire: the captured-change envelope, DataChanged, and the event form of dead letters.
+//! Messages on the wire: the captured-change envelope, DataChanged, the ids and channels of notifications, and the event form
+//! of dead letters.
 //!
 //! Shapes are fixed (CONTRACTS 2 and 4). Encoders write bytes in the documented member order; documents and
 //! patches are copied as they are, never parsed.
 
 mod change;
 mod data_changed;
+mod notification;
 mod stored;
 
 pub use change::{decode_change, encode_change};
 pub use data_changed::{DataChanged, decode_data_changed, encode_data_changed};
+pub use notification::{Channel, ChannelChoice, delivery_id, request_id};
 pub use stored::{decode_event, encode_event};
 
 use std::sync::LazyLock;

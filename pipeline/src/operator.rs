@@ -104,6 +104,12 @@ impl Output {
         self.batches.into_iter().map(|(_, batch)| batch).collect()
     }
 
+    /// Why events were refused, for tests of operators.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<&str> {
+        self.rejected.iter().map(|(_, reason)| reason.as_str()).collect()
+    }
+
     /// How many events were dropped for a reason, for tests of operators.
     #[must_use]
     pub fn dropped(&self, reason: &str) -> u64 {

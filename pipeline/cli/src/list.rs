@@ -11,7 +11,7 @@ use smartpulse_pipeline::registry::Registry;
 use std::fmt::Write as _;
 
 /// How deep nested fields are shown. Deeper ones stand in `smartpulse schema`.
-const DEPTH_MAX: usize = 3;
+const DEPTH_MAX: usize = 5;
 
 /// A group of types.
 struct Group {

@@ -14,9 +14,9 @@
 use crate::database::{Database, Page, Row, insert_each};
 use crate::delivery::Integration;
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use smartpulse_pipeline::error::Result;
+pub use smartpulse_pipeline::message::Channel;
 use smartpulse_pipeline::{Key, Timestamp};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,38 +31,6 @@ pub const DELIVERIES: &str = "NotificationDeliveries";
 
 /// What its column `Detail` holds, in characters.
 const DETAIL_MAX: usize = 4_000;
-
-/// By what somebody is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Channel {
-    /// The inbox.
-    InApp,
-    /// The devices.
-    PushNotification,
-    /// Mail.
-    Email,
-}
-
-impl Channel {
-    /// Every channel.
-    pub const ALL: [Self; 3] = [Self::InApp, Self::PushNotification, Self::Email];
-
-    /// Its name in messages and rows.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::InApp => "InApp",
-            Self::PushNotification => "PushNotification",
-            Self::Email => "Email",
-        }
-    }
-
-    /// The channel with this name.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|channel| channel.name() == name)
-    }
-}
 
 /// Who is to be told.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
