@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+mod announce;
 mod cache;
 mod channel;
 mod file;

@@ -54,9 +54,13 @@ impl Place {
 
     /// Has the sink write these batches, and drains.
     async fn write(&self, batches: Vec<Vec<Event>>) {
+        self.write_with(YAML, batches).await;
+    }
+
+    async fn write_with(&self, yaml: &str, batches: Vec<Vec<Event>>) {
         let count: usize = batches.iter().map(Vec::len).sum();
         let before = self.rig.probe.committed.lock().unwrap().len();
-        let graph = self.rig.start(YAML).await;
+        let graph = self.rig.start(yaml).await;
         batches.into_iter().for_each(|batch| self.rig.probe.emit(batch));
         let done = u64::try_from(count).unwrap();
         let committed = |probe: &smartpulse_testing::Probe| {
@@ -144,4 +148,48 @@ async fn a_table_that_is_not_there_is_refused_before_anything_runs() {
     let panic = set.run_until(start).await.err().expect("it cannot be built").into_panic();
     let message = panic.downcast_ref::<String>().unwrap();
     assert!(message.contains("rows cannot go into Notification") && message.contains("Notifications"), "{message}");
+}
+
+const LEDGER: &str = "
+name: p
+sources: { s: { type: probe } }
+sinks: { rows: { type: notification_db, inputs: [s], database: main_db, ledger: main_db, announce: pubsub } }
+";
+
+/// A delivery to the user 7, as a map makes it.
+fn delivery(id: u64, title: &str) -> Event {
+    let mut row = notification(id, title);
+    let delivery = json!({ "id": uuid(id), "userId": uuid(7), "rule": "drop", "entity": uuid(50), "version": 7 });
+    row.insert("delivery".to_owned(), delivery);
+    event(id, row)
+}
+
+#[tokio::test]
+async fn a_ledger_keeps_what_was_told_and_why_the_rest_was_not() {
+    let place = Place::new().await;
+    let batch = || vec![(1..=20).map(|id| delivery(id, "t")).chain([delivery(21, &"x".repeat(201))]).collect()];
+    place.write_with(LEDGER, batch()).await;
+    // Told once, also when the row has left the table since.
+    assert_eq!(place.reader.execute("DELETE FROM Notifications", []).unwrap(), 20);
+    place.write_with(LEDGER, batch()).await;
+    assert_eq!(place.titles(), [""; 0]);
+    let count = |sql: &str| place.reader.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let told =
+        "SELECT count(*) FROM NotificationDeliveries WHERE Id = DeliveryId AND Outcome = 'told' AND Channel = 'InApp'
+        AND Rule = 'drop' AND Version = '7' AND UserId = '00000000-0000-4000-8000-000000000007'";
+    assert_eq!(count(told), 20);
+    let refused = "SELECT count(*) FROM NotificationDeliveries WHERE Id <> DeliveryId AND Outcome = 'refused'
+        AND Detail LIKE '%Title%'";
+    assert_eq!((count(refused), count("SELECT count(*) FROM NotificationDeliveries")), (2, 22));
+    assert_eq!(place.rig.metric("component_events_noted_total", &["told_before"]), Some(20.0));
+}
+
+#[tokio::test]
+async fn what_names_no_delivery_is_set_aside_by_a_sink_with_a_ledger() {
+    let place = Place::new().await;
+    place.write_with(LEDGER, vec![vec![good(1), delivery(2, "t")]]).await;
+    assert_eq!(place.titles(), ["t"]);
+    let letters = place.letters().await;
+    assert_eq!(letters[0].0, Some(uuid(1)));
+    assert!(letters[0].1.contains("delivery: \"{/document}\""), "{letters:?}");
 }

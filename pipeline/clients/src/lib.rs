@@ -7,6 +7,7 @@
 
 pub mod bus;
 pub mod database;
+pub mod deliveries;
 pub mod delivery;
 pub mod documents;
 pub mod embedded;

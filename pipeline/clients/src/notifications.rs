@@ -6,31 +6,22 @@
 //!   same, so that what is redelivered is told to the same people. Only an event that comes again after its period was over and
 //!   another has opened the next one is refused.
 //! - Whoever owns nothing sees nothing: a notification or a device of another user is answered as one that is not there.
-//! - Rows are documents as [`Database`] spells them. Time is the database's alone.
+//! - Rows are documents as [`Database`](crate::database::Database) spells them. Time is the database's alone.
 //!
-//! The ledger is the table [`DELIVERIES`]: a row per attempt, inserted and never changed. The row that says it was told has
-//! the delivery's own id, so that it is there once and found by its key ([`told`]).
+//! The ledger of what was told is read here and written by [`crate::deliveries`].
 
-use crate::database::{Database, Page, Row, insert_each};
+use crate::database::{Page, Row};
 use crate::delivery::Integration;
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
+use smartpulse_pipeline::Timestamp;
 use smartpulse_pipeline::error::Result;
 pub use smartpulse_pipeline::message::Channel;
-use smartpulse_pipeline::{Key, Timestamp};
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
 /// The most users of one call: so many fit one statement of any database, as rows of a table of values too.
 pub const USERS_MAX: usize = 256;
-
-/// The table of attempts.
-pub const DELIVERIES: &str = "NotificationDeliveries";
-
-/// What its column `Detail` holds, in characters.
-const DETAIL_MAX: usize = 4_000;
 
 /// Who is to be told.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -104,47 +95,6 @@ pub enum Registered {
     Full,
 }
 
-/// One attempt to tell somebody something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Which: the delivery's own id when it was told; else the attempt's own.
-    pub id: Uuid,
-    /// The delivery: UUIDv5(rule, entity, version, channel, user).
-    pub delivery: Uuid,
-    /// By what.
-    pub channel: Channel,
-    /// Whom.
-    pub user: Uuid,
-    /// By which rule, 200 characters at most.
-    pub rule: String,
-    /// About what, 200 characters at most.
-    pub entity: String,
-    /// Its version, 64 characters at most.
-    pub version: String,
-    /// What became of it, 32 characters at most.
-    pub outcome: &'static str,
-    /// What else is known, cut to 4,000 characters.
-    pub detail: Option<String>,
-}
-
-impl Attempt {
-    fn row(&self) -> Map<String, Value> {
-        let detail: Option<String> = self.detail.as_ref().map(|detail| detail.chars().take(DETAIL_MAX).collect());
-        let members = [
-            ("id", json!(self.id)),
-            ("deliveryId", json!(self.delivery)),
-            ("channel", json!(self.channel.name())),
-            ("userId", json!(self.user)),
-            ("rule", json!(self.rule)),
-            ("entity", json!(self.entity)),
-            ("version", json!(self.version)),
-            ("outcome", json!(self.outcome)),
-            ("detail", json!(detail)),
-        ];
-        members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-}
-
 /// What to read of the ledger; newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeliveryQuery {
@@ -199,8 +149,8 @@ pub trait Notifications: Send + Sync {
     async fn claim_quiet(&self, quiet: Quiet<'_>, users: &[Uuid]) -> Result<Vec<Uuid>>;
     /// A page of a user's notifications, newest first.
     async fn inbox(&self, user: Uuid, skip: u32, take: u32) -> Result<Page>;
-    /// A user's notifications of then and later, oldest first, at most `limit`.
-    async fn inbox_since(&self, user: Uuid, since: Timestamp, limit: u32) -> Result<Vec<Row>>;
+    /// A user's notifications behind that time and id, oldest first and then by id, at most `limit`.
+    async fn inbox_after(&self, user: Uuid, after: (Timestamp, Uuid), limit: u32) -> Result<Vec<Row>>;
     /// How many of a user's notifications are not read.
     async fn unread(&self, user: Uuid) -> Result<u64>;
     /// Marks a notification of this user as read; false when the user has none with this id.
@@ -215,30 +165,3 @@ pub trait Notifications: Send + Sync {
 
 /// Shared access to notifications.
 pub type SharedNotifications = Arc<dyn Notifications>;
-
-/// Which of these deliveries the ledger knows as told.
-///
-/// # Errors
-/// The database's; rejected when an id there is no UUID.
-pub async fn told(database: &dyn Database, deliveries: &[Uuid]) -> Result<HashSet<Uuid>> {
-    if deliveries.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let keys: Vec<Key> = deliveries.iter().map(|id| id.to_string().into()).collect();
-    let rows = database.get(DELIVERIES, &keys).await?;
-    Ok(rows.iter().filter_map(|row| Uuid::parse_str(&row.key).ok()).collect())
-}
-
-/// Writes attempts into the ledger, in bulk; those that are there already stay as they are. What the ledger refuses (a rule with
-/// too long a name) is told as a warning and stands in nobody's way.
-///
-/// # Errors
-/// The database's, but for refusals.
-pub async fn record(database: &dyn Database, attempts: &[Attempt]) -> Result<()> {
-    let rows: Vec<_> = attempts.iter().map(Attempt::row).collect();
-    for (place, reason) in insert_each(database, DELIVERIES, &rows).await? {
-        let delivery = attempts.get(place).map(|attempt| attempt.delivery.to_string());
-        tracing::warn!(delivery, reason, "an attempt cannot be kept in the ledger");
-    }
-    Ok(())
-}

@@ -6,10 +6,10 @@ use rusqlite::Connection;
 use serde_json::json;
 use smartpulse_clients::bus::{Bus, InitialPosition, Outgoing, Subscribe, SubscriptionType};
 use smartpulse_clients::database::{CaptureHealth, CaptureMode, Database, Kept, LogQuery, Poll, Write};
+use smartpulse_clients::deliveries::told;
 use smartpulse_clients::embedded::{
     BusConfig, DataFolder, EmbeddedBus, SqliteConfig, SqliteDatabase, SqliteStore, StateConfig, StateFile,
 };
-use smartpulse_clients::notifications::told;
 use smartpulse_pipeline::error::ErrorKind;
 use smartpulse_pipeline::state::Store;
 use smartpulse_testing::{dead_letter, forecast, uuid, within};

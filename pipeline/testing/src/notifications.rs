@@ -5,11 +5,12 @@ use crate::delivery::{device, id};
 use crate::{cases, notification, until, uuid};
 use serde_json::{Map, Value, json};
 use smartpulse_clients::database::{Row, SharedDatabase};
+use smartpulse_clients::deliveries::{Attempt, DELIVERIES, record, told};
 use smartpulse_clients::delivery::{DEVICES_MAX, Integration};
 use smartpulse_clients::notifications::{
-    Attempt, Audience, Channel, DELIVERIES, DeliveryQuery, NewDevice, Quiet, Registered, SharedNotifications,
-    USERS_MAX, record, told,
+    Audience, Channel, DeliveryQuery, NewDevice, Quiet, Registered, SharedNotifications, USERS_MAX,
 };
+use smartpulse_pipeline::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use uuid::Uuid;
@@ -161,9 +162,11 @@ async fn an_inbox_is_its_user_s_own(fixture: impl DatabaseFixture) {
     assert_eq!(documents(&page.rows)[0]["readAt"], Value::Null);
     assert_eq!(people.inbox(id(7), 10, 3).await.unwrap().rows, []);
     assert_eq!(people.inbox(id(9), 0, 3).await.unwrap().total, 0);
-    let since = "2016-01-02T03:04:05.007Z".parse().unwrap();
-    let newer = people.inbox_since(id(7), since, 2).await.unwrap();
+    let since: Timestamp = "2016-01-02T03:04:05.007Z".parse().unwrap();
+    let newer = people.inbox_after(id(7), (since, Uuid::nil()), 2).await.unwrap();
     assert_eq!(titles(&newer), [json!("n7"), json!("n8")], "oldest first, the limit kept");
+    let newer = people.inbox_after(id(7), (since, id(7)), 10).await.unwrap();
+    assert_eq!(titles(&newer), [json!("n8"), json!("n9")], "behind that one");
     assert_eq!(people.unread(id(7)).await.unwrap(), 10);
     assert!(!people.mark_read(id(8), id(3)).await.unwrap(), "another's");
     assert!(!people.mark_read(id(7), id(99)).await.unwrap(), "nobody's");

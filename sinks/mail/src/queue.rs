@@ -3,7 +3,8 @@
 //! Input: events whose document is a mail ([`MailRequest`]): `Id`, `To`, `Subject`, `TemplateId`, `TemplateData`,
 //! `Attachments`. An operator `batch` in front makes batches of 100, or of what came within 100 ms. A batch is grouped by template,
 //! rendered on all processors, and inserted into `NheaMailQueue` in one transaction, where the id is absent: so a mail is queued once, however
-//! often it comes.
+//! often it comes. With a `ledger` what was queued before is passed over and counted (`told_before`), also when the queue was
+//! emptied since.
 //!
 //! A mail that cannot be rendered or inserted is refused with the reason, and its neighbours pass. A database that is away
 //! holds the stream back, and what waits is bounded by the channels in front.
@@ -16,9 +17,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::{SharedDatabase, insert_each};
+use smartpulse_clients::deliveries::DeliveryLedger;
+use smartpulse_clients::notifications::Channel;
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
 use smartpulse_pipeline::sink::{Rejected, Sink};
+use smartpulse_pipeline::telemetry::ComponentMetrics;
 use smartpulse_pipeline::{Batch, Event, Operation};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +41,10 @@ pub struct MailQueueConfig {
     /// `unsubscribeUrl`.
     #[serde(default)]
     templates: Option<PathBuf>,
+    /// The database resource whose table `NotificationDeliveries` keeps what was queued; none by default. Each document then says in
+    /// `delivery` which delivery it is.
+    #[serde(default)]
+    ledger: Option<String>,
 }
 
 impl Config for MailQueueConfig {
@@ -44,6 +52,9 @@ impl Config for MailQueueConfig {
 
     fn validate(&self, check: &mut Check<'_>) {
         check.resource("database", &self.database, "database");
+        if let Some(ledger) = &self.ledger {
+            check.resource("ledger", ledger, "database");
+        }
     }
 }
 
@@ -54,13 +65,16 @@ impl SinkConfig for MailQueueConfig {
         let database: SharedDatabase = cx.resource(&self.database).await?;
         let table = database.table(QUEUE).await;
         table.map_err(|error| Error::new(error.kind(), "mails cannot be queued").because(error))?;
-        Ok(Box::new(MailQueue { database, templates }))
+        let ledger = DeliveryLedger::open(cx, self.ledger.as_deref(), Channel::Email).await?;
+        Ok(Box::new(MailQueue { database, templates, ledger, metrics: cx.metrics.clone() }))
     }
 }
 
 struct MailQueue {
     database: SharedDatabase,
     templates: Arc<Templates>,
+    ledger: Option<DeliveryLedger>,
+    metrics: Arc<ComponentMetrics>,
 }
 
 /// A mail and its place in the batch.
@@ -72,8 +86,9 @@ type Made = (usize, Result<Map<String, Value>, String>);
 #[async_trait]
 impl Sink for MailQueue {
     async fn write(&mut self, batch: &Batch) -> Result<Vec<Rejected>> {
-        let (mut mails, mut rejected) = (Vec::new(), Vec::new());
-        for (index, event) in batch.events.iter().enumerate() {
+        let mut round = DeliveryLedger::begin(self.ledger.as_ref(), batch).await?;
+        let (mut mails, mut rejected) = (Vec::new(), std::mem::take(&mut round.rejected));
+        for (index, event) in batch.events.iter().enumerate().filter(|(index, _)| round.is_due(*index)) {
             match read(event) {
                 Ok(mail) => mails.push((index, mail)),
                 Err(reason) => rejected.push(Rejected { index, reason }),
@@ -94,6 +109,8 @@ impl Sink for MailQueue {
         }
         let refused = insert_each(&*self.database, QUEUE, &rows).await?;
         rejected.extend(refused.into_iter().map(|(place, reason)| Rejected { index: places[place], reason }));
+        round.end("queued", &rejected).await?;
+        self.metrics.note("told_before", round.told_before);
         Ok(rejected)
     }
 }

@@ -15,7 +15,9 @@ use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smartpulse_clients::database::SharedDatabase;
+use smartpulse_clients::deliveries::DeliveryLedger;
 use smartpulse_clients::delivery::{MailOutcome, QueuedMail, Settlement, SharedDelivery};
+use smartpulse_clients::notifications::Channel;
 use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SourceConfig};
 use smartpulse_pipeline::source::{BuiltSource, Source, SourceContext};
@@ -59,6 +61,10 @@ pub struct MailSenderConfig {
     #[serde(default = "wait_default")]
     #[schemars(range(max = 3_600_000))]
     wait_ms: u64,
+    /// The database resource whose table `NotificationDeliveries` keeps each try of a mail that `mail_queue` has noted there;
+    /// none by default.
+    #[serde(default)]
+    ledger: Option<String>,
 }
 
 fn batch_default() -> u32 {
@@ -86,6 +92,9 @@ impl Config for MailSenderConfig {
 
     fn validate(&self, check: &mut Check<'_>) {
         check.resource("database", &self.database, "database");
+        if let Some(ledger) = &self.ledger {
+            check.resource("ledger", ledger, "database");
+        }
         check.resource("relay", &self.relay, "mail");
     }
 }
@@ -109,7 +118,8 @@ impl SourceConfig for MailSenderConfig {
             )));
         }
         let metrics = cx.metrics.clone();
-        Ok(BuiltSource::forgetful(MailSender { config: self.clone(), lease, delivery, relay, metrics }))
+        let ledger = DeliveryLedger::open(cx, self.ledger.as_deref(), Channel::Email).await?;
+        Ok(BuiltSource::forgetful(MailSender { config: self.clone(), lease, delivery, relay, ledger, metrics }))
     }
 }
 
@@ -118,6 +128,7 @@ struct MailSender {
     lease: Duration,
     delivery: SharedDelivery,
     relay: SharedRelay,
+    ledger: Option<DeliveryLedger>,
     metrics: Arc<ComponentMetrics>,
 }
 
@@ -171,9 +182,25 @@ impl MailSender {
             self.metrics.note(what, 1);
         }
         self.settle(&settled, claimed).await?;
+        self.keep(&settled).await;
         match away.into_inner().unwrap_or_default() {
             Some(reason) => Err(Error::unavailable(reason)),
             None => Ok(mails.len()),
+        }
+    }
+
+    /// Keeps the tries in the ledger. What cannot be kept is said: the mails themselves are settled.
+    async fn keep(&self, settled: &[Settlement]) {
+        let Some(ledger) = &self.ledger else { return };
+        let tried = |settlement: &Settlement| match &settlement.outcome {
+            MailOutcome::Sent => Some((settlement.id, "sent", None)),
+            MailOutcome::Again { error, .. } => Some((settlement.id, "failed", Some(error.clone()))),
+            MailOutcome::Failed { error } => Some((settlement.id, "refused", Some(error.clone()))),
+            MailOutcome::Untried => None,
+        };
+        let tries: Vec<_> = settled.iter().filter_map(tried).collect();
+        if let Err(error) = ledger.record_tries(&tries).await {
+            tracing::warn!(error = error.chain(), "tries of mails cannot be kept in the ledger");
         }
     }
 

@@ -11,7 +11,8 @@
 //! than its `ttl` is set aside.
 //!
 //! Delivery: at least once, and to a device that was told once it is not sent again while others of the batch are tried again;
-//! after a crash the batch under way is. Whoever receives it knows it by its id.
+//! after a crash the batch under way is. Whoever receives it knows it by its id. With a `ledger` each attempt is kept there, and
+//! what was told before, by whichever process, is passed over and counted (`told_before`).
 
 use crate::message::PushMessage;
 use crate::outcome::Outcome;
@@ -21,12 +22,15 @@ use futures::StreamExt;
 use futures::stream;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smartpulse_clients::deliveries::{Attempt, DeliveryLedger, Round};
 use smartpulse_clients::delivery::Device;
+use smartpulse_clients::notifications::Channel;
 use smartpulse_pipeline::error::{Error, Result};
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
 use smartpulse_pipeline::sink::{Rejected, Sink};
 use smartpulse_pipeline::telemetry::ComponentMetrics;
 use smartpulse_pipeline::{Batch, Event, Operation, Timestamp};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +47,10 @@ pub struct PushConfig {
     #[serde(default = "concurrency_default")]
     #[schemars(range(min = 1, max = 10_000))]
     concurrency: usize,
+    /// The database resource whose table `NotificationDeliveries` keeps what was told; none by default. Each document then says in
+    /// `delivery` which delivery it is.
+    #[serde(default)]
+    ledger: Option<String>,
 }
 
 fn concurrency_default() -> usize {
@@ -54,6 +62,9 @@ impl Config for PushConfig {
 
     fn validate(&self, check: &mut Check<'_>) {
         check.resource("push", &self.push, "push");
+        if let Some(ledger) = &self.ledger {
+            check.resource("ledger", ledger, "database");
+        }
     }
 }
 
@@ -61,13 +72,15 @@ impl Config for PushConfig {
 impl SinkConfig for PushConfig {
     async fn build(&self, cx: &BuildContext<'_>) -> Result<Box<dyn Sink>> {
         let pusher: SharedPusher = cx.resource(&self.push).await?;
-        Ok(Box::new(PushSink { pusher, concurrency: self.concurrency, metrics: cx.metrics.clone() }))
+        let ledger = DeliveryLedger::open(cx, self.ledger.as_deref(), Channel::PushNotification).await?;
+        Ok(Box::new(PushSink { pusher, concurrency: self.concurrency, ledger, metrics: cx.metrics.clone() }))
     }
 }
 
 struct PushSink {
     pusher: Arc<Pusher>,
     concurrency: usize,
+    ledger: Option<DeliveryLedger>,
     metrics: Arc<ComponentMetrics>,
 }
 
@@ -85,10 +98,56 @@ struct Tally {
     rejected: Vec<Rejected>,
     again: Option<(String, Duration)>,
     away: Option<String>,
+    /// What the ledger is told, by place.
+    reports: BTreeMap<usize, Report>,
+}
+
+/// What became of one message.
+#[derive(Default)]
+struct Report {
+    sent: bool,
+    /// Why it has not ended: the first device's reason.
+    open: Option<&'static str>,
+    /// Whether a service is away: nobody was asked, as often as it is tried, and there is nothing to keep.
+    away: bool,
+    /// Each device.
+    devices: Vec<String>,
+}
+
+impl Report {
+    fn add(&mut self, device: &Device, outcome: &Outcome) {
+        self.sent |= *outcome == Outcome::Sent;
+        self.away |= matches!(outcome, Outcome::Away(_));
+        let reason = match outcome {
+            Outcome::Sent => None,
+            Outcome::Gone(reason) => Some(reason),
+            Outcome::Refused(reason) | Outcome::Later { reason, .. } | Outcome::Away(reason) => {
+                self.open = self.open.or(Some(outcome.status()));
+                Some(reason)
+            }
+        };
+        let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        self.devices.push(format!("device {}: {}{reason}", device.id, outcome.status()));
+    }
+
+    /// As the ledger has it.
+    fn attempt(&self, round: &Round<'_>, index: usize) -> Option<Attempt> {
+        let outcome = match self.open {
+            _ if self.away => return None,
+            Some(open) => open,
+            None if self.sent => "sent",
+            None if self.devices.is_empty() => "no_device",
+            None => "gone",
+        };
+        let detail = (!self.devices.is_empty()).then(|| self.devices.join("; "));
+        let attempt = round.attempt(index, outcome, detail)?;
+        Some(if self.open.is_none() { attempt.last() } else { attempt })
+    }
 }
 
 impl Tally {
     fn add(&mut self, index: usize, device: &Device, outcome: Outcome) {
+        self.reports.entry(index).or_default().add(device, &outcome);
         match outcome {
             Outcome::Sent | Outcome::Gone(_) => {}
             Outcome::Refused(reason) => {
@@ -119,15 +178,18 @@ impl Tally {
 #[async_trait]
 impl Sink for PushSink {
     async fn write(&mut self, batch: &Batch) -> Result<Vec<Rejected>> {
+        let mut round = DeliveryLedger::begin(self.ledger.as_ref(), batch).await?;
         let mut tally = Tally::default();
         let mut due = Vec::new();
         let now = Timestamp::now();
-        for (index, event) in batch.events.iter().enumerate() {
+        for (index, event) in batch.events.iter().enumerate().filter(|(index, _)| round.is_due(*index)) {
             match read(event, now) {
                 Ok((message, ttl)) => due.push(Due { index, message, ttl }),
                 Err(reason) => tally.rejected.push(Rejected { index, reason }),
             }
         }
+        let mut attempts: Vec<Attempt> = tally.rejected.iter().filter_map(|rejected| round.refused(rejected)).collect();
+        tally.rejected.append(&mut round.rejected);
         let lookups: Vec<_> = due.into_iter().map(|due| with_devices(Arc::clone(&self.pusher), due)).collect();
         let found: Vec<Result<(Arc<Due>, Vec<Device>)>> =
             stream::iter(lookups).buffer_unordered(LOOKUPS).collect().await;
@@ -136,6 +198,7 @@ impl Sink for PushSink {
             let (due, devices) = result?;
             if devices.is_empty() {
                 self.metrics.note("no_device", 1);
+                tally.reports.entry(due.index).or_default();
             }
             let job = |device| tell(Arc::clone(&self.pusher), Arc::clone(&due), device);
             jobs.extend(devices.into_iter().map(job));
@@ -150,9 +213,15 @@ impl Sink for PushSink {
                     tally.add(index, &device, outcome);
                 }
                 // The others are told all the same.
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    tally.reports.entry(index).or_default().open = Some("failed");
+                    failed = Some(error);
+                }
             }
         }
+        attempts.extend(tally.reports.iter().filter_map(|(index, report)| report.attempt(&round, *index)));
+        round.record(&attempts).await?;
+        self.metrics.note("told_before", round.told_before);
         failed.map_or_else(|| tally.end(), Err)
     }
 }

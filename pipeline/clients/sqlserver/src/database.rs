@@ -9,7 +9,7 @@
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `tombstones`, `scan`, `get`, `list`, `write`,
 //! `insert_absent`, `watermark`, `health`, `plan`, `lease`, `ledger`, `devices`, `remove_device`, `claim_mails`, `settle_mails`,
-//! `users`, `switched_off`, `switch`, `claim_quiet`, `inbox`, `inbox_since`, `unread`, `mark_read`, `add_device`, `deliveries`.
+//! `users`, `switched_off`, `switch`, `claim_quiet`, `inbox`, `inbox_after`, `unread`, `mark_read`, `add_device`, `deliveries`.
 
 use crate::capture::Capture;
 use crate::catalogue::Catalogue;

@@ -12,9 +12,10 @@ use crate::rows;
 use crate::statements::notifications as sql;
 use async_trait::async_trait;
 use smartpulse_clients::database::{Page, Row};
+use smartpulse_clients::deliveries::DELIVERIES;
 use smartpulse_clients::delivery::DEVICES_MAX;
 use smartpulse_clients::notifications::{
-    Audience, Channel, DELIVERIES, DeliveryQuery, NewDevice, Notifications, Quiet, Registered, Sought, User,
+    Audience, Channel, DeliveryQuery, NewDevice, Notifications, Quiet, Registered, Sought, User,
 };
 use smartpulse_pipeline::Timestamp;
 use smartpulse_pipeline::error::{Error, Result};
@@ -132,9 +133,9 @@ impl Notifications for SqlServerDelivery {
         Ok(Page { total, rows: documents(&info, results.next())? })
     }
 
-    async fn inbox_since(&self, user: Uuid, since: Timestamp, limit: u32) -> Result<Vec<Row>> {
-        let params = [Param::bigint(i64::from(limit)), guid(user), moment(since)];
-        let (info, results) = self.about("inbox_since", INBOX, sql::inbox_since, &params).await?;
+    async fn inbox_after(&self, user: Uuid, after: (Timestamp, Uuid), limit: u32) -> Result<Vec<Row>> {
+        let params = [Param::bigint(i64::from(limit)), guid(user), moment(after.0), guid(after.1)];
+        let (info, results) = self.about("inbox_after", INBOX, sql::inbox_after, &params).await?;
         documents(&info, results.into_iter().next())
     }
 

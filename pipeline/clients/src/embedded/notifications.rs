@@ -2,16 +2,17 @@
 //!
 //! Contract: that of [`Notifications`]. Calls about several users are one transaction.
 //!
-//! Queries in the metrics: `users`, `switched_off`, `switch`, `claim_quiet`, `inbox`, `inbox_since`, `unread`, `mark_read`,
+//! Queries in the metrics: `users`, `switched_off`, `switch`, `claim_quiet`, `inbox`, `inbox_after`, `unread`, `mark_read`,
 //! `add_device`, `remove_device`, `deliveries`.
 
 use super::connection::Failure;
 use super::delivery::{SqliteDelivery, id};
 use super::statements::select;
 use crate::database::{Page, Row};
+use crate::deliveries::DELIVERIES;
 use crate::delivery::DEVICES_MAX;
 use crate::notifications::{
-    Audience, Channel, DELIVERIES, DeliveryQuery, NewDevice, Notifications, Quiet, Registered, Sought, User,
+    Audience, Channel, DeliveryQuery, NewDevice, Notifications, Quiet, Registered, Sought, User,
 };
 use async_trait::async_trait;
 use rusqlite::types::Value as SqlValue;
@@ -148,15 +149,17 @@ impl Notifications for SqliteDelivery {
         .await
     }
 
-    async fn inbox_since(&self, user: Uuid, since: Timestamp, limit: u32) -> Result<Vec<Row>> {
+    async fn inbox_after(&self, user: Uuid, after: (Timestamp, Uuid), limit: u32) -> Result<Vec<Row>> {
         let catalogue = Arc::clone(&self.catalogue);
-        self.run(&self.readers, "inbox_since", move |connection| {
+        self.run(&self.readers, "inbox_after", move |connection| {
             let info = catalogue.get(connection, INBOX)?;
             let columns = &info.columns_sql;
             let sql = format!(
-                "SELECT {columns} FROM Notifications WHERE UserId = ?1 AND CreatedAt >= ?2 ORDER BY CreatedAt, Id LIMIT ?3"
+                "SELECT {columns} FROM Notifications WHERE UserId = ?1 AND CreatedAt >= ?2
+                    AND (CreatedAt > ?2 OR Id > ?3) ORDER BY CreatedAt, Id LIMIT ?4"
             );
-            select(connection, &info, &sql, params![user.to_string(), since.to_string(), limit])
+            let (time, id) = after;
+            select(connection, &info, &sql, params![user.to_string(), time.to_string(), id.to_string(), limit])
         })
         .await
     }

@@ -1,7 +1,8 @@
 //! `mail_queue`, on both databases.
 
-use crate::site::{On, Site, event, request};
-use serde_json::json;
+use crate::site::{On, SENDER, Site, event, request};
+use serde_json::{Value, json};
+use smartpulse_clients::notifications::DeliveryQuery;
 use smartpulse_testing::uuid;
 
 const YAML: &str = "
@@ -63,4 +64,64 @@ async fn a_template_that_is_wrong_stops_the_start_with_its_place() {
     let panic = started.unwrap_err().into_panic();
     let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
     assert!(text.contains("the mail template x.html:2 is wrong"), "{text}");
+}
+
+/// Queues with a ledger, and sends to files with it.
+const LEDGER: &str = "
+name: p
+sources: { s: { type: probe } }
+sinks: { queue: { type: mail_queue, inputs: [s], database: main_db, ledger: main_db } }
+";
+
+async fn each_attempt_at_a_delivery_is_in_the_ledger(on: On) {
+    let site = Site::new(on, RELAY).await;
+    let mut requests: Vec<_> = (0..4).map(|id| request(id, "anna@example.com")).collect();
+    for (request, id) in requests.iter_mut().zip(0..) {
+        request["delivery"] =
+            json!({ "id": uuid(id), "userId": uuid(7), "rule": "drop", "entity": uuid(50), "version": "101" });
+    }
+    requests[2]["TemplateId"] = json!("none");
+    requests[3]["delivery"]["id"] = json!("no id");
+    for _ in 0..2 {
+        let graph = site.rig.start(LEDGER).await;
+        let before = site.rig.probe.committed.lock().unwrap().len();
+        site.rig.probe.emit(requests.iter().map(event).collect());
+        site.rig.probe.until("all is committed", |probe| probe.committed.lock().unwrap().len() > before).await;
+        graph.stop().await.unwrap();
+    }
+    let keys: Vec<String> = site.letters().await.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, [uuid(2), uuid(3)]);
+    let sender = SENDER.replace("database: main_db", "database: main_db, ledger: main_db");
+    let graph = site.rig.start(&sender).await;
+    site.until(0..2, &["Sent"; 2]).await;
+    graph.stop().await.unwrap();
+    let people = site.database.notifications().unwrap();
+    let attempts = async |id: u64| {
+        let delivery = uuid(id).parse().ok();
+        let query = DeliveryQuery { delivery, take: 10, ..DeliveryQuery::default() };
+        let rows = people.deliveries(&query).await.unwrap();
+        let mut rows: Vec<Value> = rows.iter().map(|row| serde_json::from_slice(&row.document).unwrap()).collect();
+        rows.sort_by_key(|row| row["outcome"].to_string());
+        rows
+    };
+    for id in 0..2 {
+        let rows = attempts(id).await;
+        let [queued, sent] = rows.as_slice() else { panic!("{rows:?}") };
+        assert_eq!((&queued["outcome"], &sent["outcome"]), (&json!("queued"), &json!("sent")));
+        assert_eq!((&queued["id"], &sent["rule"]), (&json!(uuid(id)), &json!("drop")));
+        assert_eq!((&sent["channel"], &sent["userId"]), (&json!("Email"), &json!(uuid(7))));
+    }
+    let refused = attempts(2).await;
+    assert_eq!(refused.len(), 2);
+    assert!(refused[0]["detail"].as_str().unwrap().contains("no mail template"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_attempt_is_in_the_ledger_of_the_embedded_database() {
+    each_attempt_at_a_delivery_is_in_the_ledger(On::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_attempt_is_in_the_ledger_of_the_stand_in_for_sql_server() {
+    each_attempt_at_a_delivery_is_in_the_ledger(On::SqlServer).await;
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::embedded::MemoryStore;
+use smartpulse_clients::notifications::DeliveryQuery;
 use smartpulse_config::{LoadOptions, Settings};
 use smartpulse_json::Document;
 use smartpulse_pipeline::error::Result;
@@ -78,10 +79,17 @@ async fn letters(rig: &Rig) -> Vec<(String, String)> {
 }
 
 async fn run(rig: &Rig, batch: Vec<Event>) {
-    let count = batch.len() as u64;
-    let graph = rig.start(YAML).await;
+    run_with(rig, YAML, batch).await;
+}
+
+async fn run_with(rig: &Rig, yaml: &str, batch: Vec<Event>) {
+    let (count, before) = (batch.len() as u64, rig.probe.committed.lock().unwrap().len());
+    let graph = rig.start(yaml).await;
     rig.probe.emit(batch);
-    rig.probe.until("all is committed", |probe| probe.last_committed() == Some(count)).await;
+    let committed = |probe: &smartpulse_testing::Probe| {
+        probe.committed.lock().unwrap()[before..].last().is_some_and(|committed| *committed == count)
+    };
+    rig.probe.until("all is committed", committed).await;
     graph.stop().await.unwrap();
 }
 
@@ -116,6 +124,48 @@ async fn others_are_told_once_while_one_is_tried_again_and_what_is_refused_is_se
     assert!(letters[0].1.contains(&format!("device {}", id(4))) && letters[0].1.contains("413"), "{letters:?}");
     assert!(letters[1].1.contains("s old, and its ttl is 60 s"), "{letters:?}");
     assert!(letters[2].1.contains("no title"), "{letters:?}");
+}
+
+#[tokio::test]
+async fn a_ledger_keeps_each_attempt_and_another_process_tells_nobody_twice() {
+    let place = Place::new().await;
+    let good = Server::start(&[]).await;
+    let busy = Server::start(&[Answer::status(500)]).await;
+    let full = Server::start(&vec![Answer::status(413); 20]).await;
+    let gone = Server::start(&[Answer::status(410)]).await;
+    place.browser(1, USER, &good.url("/1")).await;
+    place.browser(2, 8, &busy.url("/2")).await;
+    place.browser(3, 9, &full.url("/3")).await;
+    place.browser(4, 10, &gone.url("/4")).await;
+    let yaml = YAML.replace("push: push", "push: push, ledger: main_db");
+    let batch = || {
+        let delivery = |number: u64, user: u64| {
+            let entry = json!({"id": uuid(number), "userId": uuid(user), "rule": "r", "entity": "e", "version": 1});
+            event(number, user, &json!({ "delivery": entry }))
+        };
+        [(1, USER), (2, 8), (3, 9), (4, 10), (5, 99)].map(|(number, user)| delivery(number, user)).to_vec()
+    };
+    run_with(&rig(&place), &yaml, batch()).await;
+    // A pusher that remembers nothing.
+    run_with(&rig(&place), &yaml, batch()).await;
+    assert_eq!((good.seen().len(), busy.seen().len()), (1, 2), "told once, by whichever process");
+    let people = place.database.notifications().unwrap();
+    let outcomes = async |number: u64| {
+        let query = DeliveryQuery { delivery: Some(id(number)), take: 20, ..DeliveryQuery::default() };
+        let rows = people.deliveries(&query).await.unwrap();
+        let rows = rows.iter().map(|row| serde_json::from_slice::<Value>(&row.document).unwrap());
+        let mut rows: Vec<_> = rows.map(|row| (row["outcome"].as_str().unwrap().to_owned(), row)).collect();
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        rows
+    };
+    let names = |rows: &[(String, Value)]| rows.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&outcomes(1).await), ["sent"]);
+    assert_eq!(names(&outcomes(2).await), ["failed", "sent"]);
+    let refused = outcomes(3).await;
+    assert!(refused.len() >= 2 && refused.iter().all(|(name, _)| name == "refused"), "{refused:?}");
+    assert!(refused[0].1["detail"].as_str().unwrap().contains("413"), "{refused:?}");
+    assert_eq!(names(&outcomes(4).await), ["gone"]);
+    assert_eq!(names(&outcomes(5).await), ["no_device"]);
 }
 
 #[tokio::test]

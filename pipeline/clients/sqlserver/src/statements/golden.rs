@@ -75,7 +75,7 @@ fn all() -> Vec<(&'static str, String)> {
         ("channel switched", notifications::SWITCH.to_owned()),
         ("quiet periods opened", notifications::claim_quiet(2)),
         ("notifications of a user", notifications::inbox(&inboxes())),
-        ("notifications of a user since a time", notifications::inbox_since(&inboxes())),
+        ("notifications of a user behind a time and an id", notifications::inbox_after(&inboxes())),
         ("notifications not read", notifications::UNREAD.to_owned()),
         ("notification marked as read", notifications::MARK_READ.to_owned()),
         ("device registered", notifications::ADD_DEVICE.to_owned()),

@@ -81,11 +81,11 @@ pub fn inbox(table: &TableInfo) -> String {
     if table.snapshot_isolation { in_snapshot(&body) } else { body }
 }
 
-/// The notifications of the user `@P2` of `@P3` and later, oldest first, at most `@P1`.
+/// The notifications of the user `@P2` behind the time `@P3` and the id `@P4`, oldest first and then by id, at most `@P1`.
 #[must_use]
-pub fn inbox_since(table: &TableInfo) -> String {
+pub fn inbox_after(table: &TableInfo) -> String {
     format!(
-        "SELECT TOP (@P1) {}\nFROM {}\nWHERE UserId = @P2 AND CreatedAt >= @P3\nORDER BY CreatedAt, Id",
+        "SELECT TOP (@P1) {}\nFROM {}\nWHERE UserId = @P2 AND CreatedAt >= @P3 AND (CreatedAt > @P3 OR Id > @P4)\nORDER BY CreatedAt, Id",
         table.columns_sql(""),
         table.sql_name
     )
