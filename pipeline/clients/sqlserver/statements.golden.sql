@@ -364,10 +364,10 @@ WHERE UserId = @P1
 ORDER BY CreatedAt DESC, Id
 OFFSET @P2 ROWS FETCH NEXT @P3 ROWS ONLY;
 
--- notifications of a user since a time
+-- notifications of a user behind a time and an id
 SELECT TOP (@P1) [Id], [UserId], [CreatedAt]
 FROM [dbo].[Notifications]
-WHERE UserId = @P2 AND CreatedAt >= @P3
+WHERE UserId = @P2 AND CreatedAt >= @P3 AND (CreatedAt > @P3 OR Id > @P4)
 ORDER BY CreatedAt, Id
 
 -- notifications not read
