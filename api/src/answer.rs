@@ -4,7 +4,7 @@ use crate::conditional::{is_known, version_tag};
 use crate::router::Shared;
 use crate::trace::Committed;
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -15,6 +15,9 @@ pub(crate) const APPLICATION_JSON: &str = "application/json";
 const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
 const X_CACHE_LEVEL: HeaderName = HeaderName::from_static("x-cache-level");
 const X_CACHE_STALE: HeaderName = HeaderName::from_static("x-cache-stale");
+
+/// As many headers as a cached answer has, with those of the gate and of the server: they are made room for once.
+const HEADERS_USUAL: usize = 12;
 
 /// A stale answer must be asked for again; RFC 9111 section 5.2.2.4.
 const STALE_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache, private");
@@ -33,8 +36,17 @@ pub(crate) fn written(status: StatusCode, committed: Committed) -> Response {
 
 /// A JSON body with its tag.
 pub(crate) fn document(status: StatusCode, body: Bytes, tag: HeaderValue) -> Response {
-    let headers = [(CONTENT_TYPE, HeaderValue::from_static(APPLICATION_JSON)), (ETAG, tag)];
-    (status, headers, Body::from(body)).into_response()
+    let mut response = tagged(status, Body::from(body), tag);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(APPLICATION_JSON));
+    response
+}
+
+fn tagged(status: StatusCode, body: Body, tag: HeaderValue) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::with_capacity(HEADERS_USUAL);
+    response.headers_mut().insert(ETAG, tag);
+    response
 }
 
 /// Says that an answer may be behind the database.
@@ -56,7 +68,7 @@ impl Answer {
     /// The answer to a request with these headers: without a body if the caller has it.
     pub fn into_response(self, shared: &Shared, request: &HeaderMap) -> Response {
         let mut response = if is_known(request, &self.tag) {
-            (StatusCode::NOT_MODIFIED, [(ETAG, self.tag)]).into_response()
+            tagged(StatusCode::NOT_MODIFIED, Body::empty(), self.tag)
         } else {
             document(StatusCode::OK, self.body, self.tag)
         };

@@ -52,7 +52,7 @@ pub(crate) async fn query(
                 if !body.ends_with('[') {
                     body.push(',');
                 }
-                body.push_str(std::str::from_utf8(&hit.document).map_err(|_| ApiError::Internal)?);
+                body.push_str(hit.document.as_str());
             }
             None => missing.push(id),
         }

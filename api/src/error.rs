@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use smartpulse_pipeline::error::{Error, ErrorKind};
@@ -34,8 +34,8 @@ pub(crate) enum ApiError {
     ForecastNotFound,
     /// No such path.
     NotFound,
-    /// The path exists, for other methods.
-    MethodNotAllowed,
+    /// The path exists, for these other methods.
+    MethodNotAllowed(HeaderValue),
     /// The forecast has another version than the caller said.
     PreconditionFailed,
     /// The patch does not fit the forecast, or it changes faster than it can be patched.
@@ -88,7 +88,7 @@ impl ApiError {
                 (StatusCode::NOT_FOUND, "FORECAST_NOT_FOUND", "there is no such forecast".to_owned())
             }
             Self::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this path".to_owned()),
-            Self::MethodNotAllowed => {
+            Self::MethodNotAllowed(_) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not take this method".to_owned())
             }
             Self::PreconditionFailed => (
@@ -176,8 +176,14 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Self::UnsupportedMediaType(accepted) = self {
-            headers.insert(ACCEPT, HeaderValue::from_static(accepted));
+        match self {
+            Self::UnsupportedMediaType(accepted) => {
+                headers.insert(ACCEPT, HeaderValue::from_static(accepted));
+            }
+            Self::MethodNotAllowed(allowed) => {
+                headers.insert(ALLOW, allowed);
+            }
+            _ => {}
         }
         response
     }

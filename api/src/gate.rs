@@ -1,26 +1,39 @@
 //! The gate in front of every route: who may pass, how many at a time, how often, for how long.
 //!
-//! One function and not a stack of layers: each layer would cost an allocation per request, and the order of the checks
-//! is what matters. Cheap refusals come first, and nothing of a caller's is looked at before the caller is known.
+//! One service and not a stack of the router's layers: each of those costs several allocations per request
+//! (`benches/api.rs`), and the order of the checks is what matters. Cheap refusals come first, and nothing of a caller's is
+//! looked at before the caller is known.
 
 use crate::auth::{Called, Refusal, Verifier};
 use crate::changes::stream;
 use crate::error::ApiError;
 use crate::measure::HttpMetrics;
-use crate::policy::{Policies, Policy};
+use crate::panics;
+use crate::policy::{Place, Policies, Policy};
 use crate::rates::Rates;
 use crate::router::Shared;
 use crate::trace::Arrived;
 use crate::{headers, validate};
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Uri};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
+use tower::{BoxError, Layer, Service};
+use tower_http::compression::predicate::{And, NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{Compression, CompressionLayer};
+
+/// Below it, a compressed body is hardly shorter, and a forecast takes longer to compress than to answer.
+const COMPRESSED_BYTES_MIN: u64 = 1_024;
 
 /// What the gate knows. One per server: a limit per connection would be none.
 pub(crate) struct Gate {
@@ -41,43 +54,81 @@ enum Pass<'a> {
     Place { _permit: SemaphorePermit<'a> },
 }
 
-/// Judges, limits, counts and times a request.
-pub(crate) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let traced = gate.shared.parts.tracer.as_ref().map(|tracer| (tracer, Arrived::now(request.headers())));
-    let mut response = match gate.judge(path.as_ref(), &mut request).await {
-        Ok(Pass::Open) => next.run(request).await,
-        Ok(Pass::Place { _permit }) => match timeout(gate.request_timeout, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => ApiError::Timeout.into_response(),
-        },
-        Err(refusal) => refusal.into_response(),
-    };
-    headers::finish(response.headers_mut());
-    let path = path.as_ref().map(MatchedPath::as_str);
-    gate.metrics.observe(&method, path, response.status(), began.elapsed());
-    if let Some((tracer, arrived)) = traced {
-        arrived.answered(tracer, &method, path, &response);
+/// What is not compressed: streams, and what is short.
+type WorthIt = And<SizeAbove, NotForContentType>;
+
+/// The routes behind their gate. Clones share its limits.
+#[derive(Clone)]
+pub struct Guarded {
+    gate: Arc<Gate>,
+    routes: Compression<Router, WorthIt>,
+}
+
+impl Guarded {
+    pub(crate) fn new(gate: Arc<Gate>, routes: Router) -> Self {
+        let worth_it = SizeAbove::new(COMPRESSED_BYTES_MIN).and(NotForContentType::const_new("text/event-stream"));
+        Self { gate, routes: CompressionLayer::new().compress_when(worth_it).layer(routes) }
     }
-    response
+
+    /// Judges, limits, counts and times a request.
+    async fn answer(self, mut request: Request) -> Response {
+        let Self { gate, routes } = self;
+        let began = Instant::now();
+        let method = request.method().clone();
+        let place = gate.policies.at(request.uri().path());
+        let traced = gate.shared.parts.tracer.as_ref().map(|tracer| (tracer, Arrived::now(request.headers())));
+        let mut response = match gate.judge(place, &mut request).await {
+            Ok(Pass::Open) => handled(routes, request).await,
+            Ok(Pass::Place { _permit }) => match timeout(gate.request_timeout, handled(routes, request)).await {
+                Ok(response) => response,
+                Err(_) => ApiError::Timeout.into_response(),
+            },
+            Err(refusal) => refusal.into_response(),
+        };
+        headers::finish(response.headers_mut());
+        let path = place.map(|place| place.template);
+        gate.metrics.observe(&method, path, response.status(), began.elapsed());
+        if let Some((tracer, arrived)) = traced {
+            arrived.answered(tracer, &method, path, &response);
+        }
+        response
+    }
+}
+
+/// The answer of a handler, whatever becomes of it.
+async fn handled(mut routes: Compression<Router, WorthIt>, request: Request) -> Response {
+    match panics::caught(async move { routes.call(request).await }).await {
+        Ok(Ok(response)) => response.map(Body::new),
+        Ok(Err(never)) => match never {},
+        Err(panicked) => panicked,
+    }
+}
+
+impl<B> Service<http::Request<B>> for Guarded
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // A router is always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        self.clone().answer(request.map(Body::new)).map(Ok).boxed()
+    }
 }
 
 impl Gate {
-    async fn judge(&self, path: Option<&MatchedPath>, request: &mut Request) -> Result<Pass<'_>, ApiError> {
+    async fn judge(&self, place: Option<&Place>, request: &mut Request) -> Result<Pass<'_>, ApiError> {
         headers::check(request)?;
-        // Nothing is at this path: there is nothing to guard.
-        let Some(path) = path.map(MatchedPath::as_str) else { return Ok(Pass::Open) };
-        let policy = match self.policies.of(path, request.method()) {
-            Some(policy) => policy,
-            // The router refuses the method.
-            None if self.policies.knows(path) => return Ok(Pass::Open),
-            None => {
-                tracing::error!(path, "a route has no policy: nobody may pass");
-                return Err(ApiError::Forbidden);
-            }
-        };
+        let place = place.ok_or(ApiError::NotFound)?;
+        let policy = place.policy(request.method());
+        let policy = policy.ok_or_else(|| ApiError::MethodNotAllowed(place.allowed()))?;
         if policy == Policy::Open {
             return Ok(Pass::Open);
         }

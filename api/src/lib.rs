@@ -69,7 +69,8 @@ mod trace;
 mod validate;
 
 pub use auth::{DevelopmentToken, Role, development_token};
+pub use gate::Guarded;
 pub use policy::Policy;
 pub use readiness::Readiness;
-pub use router::{Api, Parts};
+pub use router::{Api, Parts, Served};
 pub use server::bind;

@@ -77,7 +77,7 @@ impl Description {
             ] {
                 if let Some(operation) = method {
                     let verb = http::Method::from_bytes(verb(&name).as_bytes()).unwrap_or_default();
-                    complete(operation, policies.of(path, &verb));
+                    complete(operation, policies.at(path).and_then(|place| place.policy(&verb)));
                 }
             }
         }

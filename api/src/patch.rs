@@ -21,7 +21,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 use smartpulse_cache::Hit;
 use smartpulse_clients::database::Write;
-use smartpulse_json::{Document, PatchError, Patched, apply, changed_members};
+use smartpulse_json::{PatchError, Patched, apply, changed_members};
 use std::sync::Arc;
 
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -89,7 +89,7 @@ pub(crate) async fn patch(
     });
     Ok(match write.await? {
         Outcome::Written(committed) => written(StatusCode::OK, committed),
-        Outcome::Unchanged(hit) => document(StatusCode::OK, hit.document, version_tag(hit.version)),
+        Outcome::Unchanged(hit) => document(StatusCode::OK, hit.document.bytes().clone(), version_tag(hit.version)),
     })
 }
 
@@ -105,11 +105,8 @@ impl Change {
 
 /// The members that differ after the operations.
 fn operated(hit: &Hit, operations: &Bytes) -> Result<Map<String, Value>, ApiError> {
-    let before = Document::parse(hit.document.clone()).map_err(|error| {
-        tracing::error!(%error, "an unreadable document is held");
-        ApiError::Internal
-    })?;
-    let after = match apply(Some(&before), operations) {
+    let before = &hit.document;
+    let after = match apply(Some(before), operations) {
         Ok(Patched::Document(after)) if after.is_object() => after,
         Ok(Patched::Document(_) | Patched::Removed) => {
             return Err(ApiError::field("", "must leave a JSON object"));
@@ -121,7 +118,7 @@ fn operated(hit: &Hit, operations: &Bytes) -> Result<Map<String, Value>, ApiErro
         Err(PatchError::Json(error)) => return Err(ApiError::field("", format!("is not JSON: {error}"))),
         Err(error) => return Err(ApiError::field("", error.to_string())),
     };
-    let changes = changed_members(&before, &after);
+    let changes = changed_members(before, &after);
     let members = changes
         .into_iter()
         .map(|change| (change.name.into_owned(), change.new.map_or(Value::Null, |new| new.to_value())))

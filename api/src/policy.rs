@@ -1,13 +1,12 @@
-//! Who may call which route. Denied by default: a route that was not added through [`Routes`] has no policy, and the
-//! gate lets nobody pass to it.
+//! Who may call which route. Denied by default: what was not added through [`Routes`] has no policy, and to the gate it is
+//! not there.
 
 use crate::auth::Role;
 use crate::router::Shared;
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, on};
-use http::Method;
-use std::collections::HashMap;
+use http::{HeaderValue, Method};
 use std::sync::Arc;
 
 /// Who may call a route.
@@ -27,29 +26,61 @@ pub(crate) struct Routes {
     policies: Policies,
 }
 
-/// The policies by path template; few methods each.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Policies(HashMap<&'static str, Vec<(Method, Policy)>>);
+/// What there is at a path.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The path with its parameters: `/api/forecasts/{id}`.
+    pub template: &'static str,
+    /// Few.
+    methods: Vec<(Method, Policy)>,
+}
 
-impl Policies {
-    /// The policy of a route; `None` if it has none. HEAD is answered by the handler of GET.
-    pub fn of(&self, path: &str, method: &Method) -> Option<Policy> {
+impl Place {
+    /// The policy of a method; `None` if it has none. HEAD is answered by the handler of GET.
+    pub fn policy(&self, method: &Method) -> Option<Policy> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
-        let methods = self.0.get(path)?;
-        methods.iter().find(|(known, _)| known == method).map(|(_, policy)| *policy)
+        self.methods.iter().find(|(known, _)| known == method).map(|(_, policy)| *policy)
     }
 
-    /// Whether the path has a policy for any method; the others are answered 405.
-    pub fn knows(&self, path: &str) -> bool {
-        self.0.contains_key(path)
+    /// The value of `Allow`.
+    pub fn allowed(&self) -> HeaderValue {
+        let names =
+            self.methods.iter().map(|(method, _)| if method == Method::GET { "GET,HEAD" } else { method.as_str() });
+        HeaderValue::try_from(names.collect::<Vec<_>>().join(",")).expect("names of methods are visible ascii")
+    }
+}
+
+/// The policies by path.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policies {
+    places: Vec<Place>,
+    /// Where in `places` the templates are: the router's own matcher, so that both know the same paths.
+    paths: matchit::Router<usize>,
+}
+
+impl Policies {
+    /// What there is at a path, or at a template.
+    pub fn at(&self, path: &str) -> Option<&Place> {
+        self.paths.at(path).ok().map(|found| &self.places[*found.value])
+    }
+
+    fn add(&mut self, method: Method, template: &'static str, policy: Policy) {
+        match self.places.iter_mut().find(|place| place.template == template) {
+            Some(place) => place.methods.push((method, policy)),
+            None => {
+                self.paths.insert(template, self.places.len()).expect("routes have different paths");
+                self.places.push(Place { template, methods: vec![(method, policy)] });
+            }
+        }
     }
 
     /// All of them, by path.
     pub fn all(&self) -> Vec<(Method, &'static str, Policy)> {
-        let of = |(path, methods): (&&'static str, &Vec<(Method, Policy)>)| {
-            methods.iter().map(|(method, policy)| (method.clone(), *path, *policy)).collect::<Vec<_>>()
+        let of = |place: &Place| {
+            let template = place.template;
+            place.methods.iter().map(|(method, policy)| (method.clone(), template, *policy)).collect::<Vec<_>>()
         };
-        let mut all: Vec<_> = self.0.iter().flat_map(of).collect();
+        let mut all: Vec<_> = self.places.iter().flat_map(of).collect();
         all.sort_by(|a, b| (a.1, a.0.as_str()).cmp(&(b.1, b.0.as_str())));
         all
     }
@@ -68,7 +99,7 @@ impl Routes {
     {
         let filter = MethodFilter::try_from(method.clone()).expect("routes have standard methods");
         self.router = self.router.route(path, on(filter, handler));
-        self.policies.0.entry(path).or_default().push((method, policy));
+        self.policies.add(method, path, policy);
         self
     }
 

@@ -11,8 +11,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::HeaderMap;
-use serde::Deserialize;
 use smartpulse_cache::Hit;
+use smartpulse_json::Document;
 use smartpulse_pipeline::Key;
 use std::sync::Arc;
 
@@ -33,7 +33,12 @@ pub(crate) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let hit = visible(shared.parts.cache.get(&id(path)?).await?, &called)?;
-    let answer = Answer { body: hit.document, tag: version_tag(hit.version), level: hit.level, stale: hit.stale };
+    let answer = Answer {
+        body: hit.document.bytes().clone(),
+        tag: version_tag(hit.version),
+        level: hit.level,
+        stale: hit.stale,
+    };
     Ok(answer.into_response(&shared, &headers))
 }
 
@@ -49,16 +54,7 @@ pub(crate) fn visible(found: Option<Hit>, caller: &Caller) -> Result<Hit, ApiErr
 }
 
 /// Whether a document is the caller's to see; one without a company is an admin's.
-pub(crate) fn sees(caller: &Caller, document: &[u8]) -> bool {
-    caller.sees_all() || company(document).is_some_and(|company| caller.sees(&company))
-}
-
-/// The company of a document, which is scanned for it; no tree is built.
-fn company(document: &[u8]) -> Option<Box<str>> {
-    #[derive(Deserialize)]
-    struct Owned {
-        #[serde(rename = "companyId")]
-        company: Box<str>,
-    }
-    Some(serde_json::from_slice::<Owned>(document).ok()?.company)
+pub(crate) fn sees(caller: &Caller, document: &Document) -> bool {
+    let company = || document.get("companyId").and_then(|value| value.as_str());
+    caller.sees_all() || company().is_some_and(|company| caller.sees(&company))
 }

@@ -2,17 +2,15 @@
 
 use crate::auth::{Role, Verifier};
 use crate::changes::{Feed, stream};
-use crate::error::ApiError;
-use crate::gate::{self, Gate};
+use crate::gate::{Gate, Guarded};
 use crate::measure::HttpMetrics;
 use crate::openapi::{self, Description};
 use crate::policy::{Policy, Routes};
 use crate::rates::Rates;
 use crate::readiness::Readiness;
 use crate::tickets::{self, Tickets};
-use crate::{batch, cors, create, delete, health, list, panics, patch, read};
+use crate::{batch, cors, create, delete, health, list, patch, read};
 use axum::Router;
-use axum::middleware::from_fn_with_state;
 use http::{HeaderValue, Method};
 use prometheus::Registry;
 use smartpulse_cache::Cache;
@@ -25,12 +23,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::cors::CorsLayer;
-
-/// Below it, a compressed body is hardly shorter, and a forecast takes longer to compress than to answer.
-const COMPRESSED_BYTES_MIN: u64 = 1_024;
+use tower::Layer;
+use tower::util::Either;
+use tower_http::cors::{Cors, CorsLayer};
 
 const VIEWER: Policy = Policy::AtLeast(Role::Viewer);
 const EDITOR: Policy = Policy::AtLeast(Role::Editor);
@@ -43,6 +38,9 @@ pub struct Api {
     cors: Option<CorsLayer>,
     router: Router<Arc<Shared>>,
 }
+
+/// An API as a service, perhaps with answers to what browsers ask before they ask.
+pub type Served = Either<Cors<Guarded>, Guarded>;
 
 /// What an API works with.
 #[derive(Clone)]
@@ -114,8 +112,8 @@ impl Api {
         Ok(Self { settings, shared, gate, cors, router })
     }
 
-    /// The routes behind their gate. All routers of an API share its limits.
-    pub fn router(&self) -> Router {
+    /// The API as a service. All of an API's share its limits.
+    pub fn service(&self) -> Served {
         self.guard(self.router.clone())
     }
 
@@ -136,20 +134,13 @@ impl Api {
         self.shared.feed.end();
     }
 
-    fn guard(&self, router: Router<Arc<Shared>>) -> Router {
-        let worth_it = SizeAbove::new(COMPRESSED_BYTES_MIN).and(NotForContentType::const_new("text/event-stream"));
-        let router = router
-            .fallback(|| async { ApiError::NotFound })
-            .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-            .layer(panics::answering())
-            .layer(CompressionLayer::new().compress_when(worth_it))
-            .layer(from_fn_with_state(Arc::clone(&self.gate), gate::gate));
+    fn guard(&self, router: Router<Arc<Shared>>) -> Served {
+        let guarded = Guarded::new(Arc::clone(&self.gate), router.with_state(Arc::clone(&self.shared)));
         // Outermost: a browser asks whether it may ask, without a token.
-        let router = match &self.cors {
-            Some(cors) => router.layer(cors.clone()),
-            None => router,
-        };
-        router.with_state(Arc::clone(&self.shared))
+        match &self.cors {
+            Some(cors) => Either::Left(cors.layer(guarded)),
+            None => Either::Right(guarded),
+        }
     }
 }
 
@@ -192,6 +183,6 @@ mod tests {
         let token = testing::admin_token(&api.settings.auth);
         let request = Request::get("/api/new").header("authorization", format!("Bearer {token}"));
         let response = api.guard(router).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
     }
 }

@@ -2,8 +2,7 @@
 
 use crate::auth;
 use crate::patient::Patient;
-use crate::router::Api;
-use axum::Router;
+use crate::router::{Api, Served};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -55,7 +54,7 @@ impl Api {
     /// Serves until `shutdown` completes; then accepts nothing more, and returns when the requests under way
     /// are answered, or after the time that a request may take.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let router = self.router();
+        let service = self.service();
         let (stop_feed, stopped) = watch::channel(false);
         let api = Arc::new(self);
         let feeding = tokio::spawn({
@@ -75,7 +74,7 @@ impl Api {
                     () = &mut shutdown => break,
                     accepted = accept(&listener, &connections) => accepted,
                 };
-                tokio::spawn(connection(http.clone(), router.clone(), stream, patience, graceful.watcher(), permit));
+                tokio::spawn(connection(http.clone(), service.clone(), stream, patience, graceful.watcher(), permit));
             }
         }
         drop(listener);
@@ -113,7 +112,7 @@ async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStr
 
 async fn connection(
     http: http1::Builder,
-    router: Router,
+    service: Served,
     stream: TcpStream,
     patience: Duration,
     watcher: Watcher,
@@ -123,7 +122,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let served = http.serve_connection(TokioIo::new(Patient::new(stream, patience)), TowerToHyperService::new(router));
+    let served = http.serve_connection(TokioIo::new(Patient::new(stream, patience)), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(served).await {
         tracing::debug!(%error, "a connection ended early");
     }

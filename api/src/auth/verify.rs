@@ -5,6 +5,7 @@ use super::{Caller, claims};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
 use moka::sync::Cache;
+use rustc_hash::FxBuildHasher;
 use serde_json::{Map, Value};
 use smartpulse_config::{AuthSettings, ClaimNames};
 use smartpulse_pipeline::error::Result;
@@ -89,7 +90,8 @@ pub(crate) struct Verifier {
     names: ClaimNames,
     issuer: String,
     audience: String,
-    remembered: Cache<Box<str>, Arc<Caller>>,
+    /// Only who signs tokens chooses what is kept, so that a fast hash will do.
+    remembered: Cache<Box<str>, Arc<Caller>, FxBuildHasher>,
 }
 
 impl Verifier {
@@ -106,7 +108,7 @@ impl Verifier {
                 .max_capacity(REMEMBERED_BYTES_MAX)
                 .weigher(|token, caller| weight(token, caller))
                 .time_to_live(REMEMBERED)
-                .build(),
+                .build_with_hasher(FxBuildHasher),
         })
     }
 

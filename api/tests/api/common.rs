@@ -3,12 +3,11 @@
 #[path = "../../../pipeline/cache/tests/support/mod.rs"]
 pub mod support;
 
-use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use smartpulse_api::{Api, DevelopmentToken, Parts, Readiness, Role, development_token};
+use smartpulse_api::{Api, DevelopmentToken, Parts, Readiness, Role, Served, development_token};
 use smartpulse_cache::{Cache, CacheConfig};
 use smartpulse_config::{ApiSettings, Settings};
 use std::sync::Arc;
@@ -39,7 +38,7 @@ pub struct World {
     pub database: Arc<MemoryDatabase>,
     pub cache: Cache,
     pub readiness: Arc<Readiness>,
-    pub router: Router,
+    pub service: Served,
 }
 
 pub fn api(database: &Arc<MemoryDatabase>, settings: ApiSettings) -> (Api, Cache, Arc<Readiness>) {
@@ -68,7 +67,7 @@ pub fn world_with(settings: ApiSettings) -> World {
     let database = MemoryDatabase::new();
     database.set(ID, forecast(450));
     let (api, cache, readiness) = api(&database, settings);
-    World { router: api.router(), database, cache, readiness }
+    World { service: api.service(), database, cache, readiness }
 }
 
 pub fn forecast(demand: i64) -> Value {
@@ -122,7 +121,7 @@ impl World {
         for (name, value) in headers.iter().filter(|(name, value)| *name != "authorization" || !value.is_empty()) {
             request = request.header(*name, *value);
         }
-        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let response = self.service.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }

@@ -28,7 +28,7 @@ async fn world(folder: &std::path::Path) -> (World, SharedDatabase) {
         tracer: None,
     };
     let api = Api::new(settings(), "development", parts).unwrap();
-    (World { database: MemoryDatabase::new(), cache, readiness, router: api.router() }, database)
+    (World { database: MemoryDatabase::new(), cache, readiness, service: api.service() }, database)
 }
 
 #[tokio::test]

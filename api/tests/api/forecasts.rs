@@ -150,7 +150,7 @@ async fn operations_without_if_match_survive_a_concurrent_write_and_with_it_do_n
         let world = world();
         world.get(&path()).await;
         world.database.hold_answers(true);
-        let router = world.router.clone();
+        let service = world.service.clone();
         let patching = tokio::spawn(async move {
             let mut request = http::Request::patch(path()).header(OPERATIONS.0, OPERATIONS.1);
             request = request.header("authorization", admin());
@@ -158,7 +158,7 @@ async fn operations_without_if_match_survive_a_concurrent_write_and_with_it_do_n
                 request = request.header("if-match", tag);
             }
             let body = axum::body::Body::from(r#"[{"op":"replace","path":"/supply","value":1}]"#);
-            tower::ServiceExt::oneshot(router, request.body(body).unwrap()).await.unwrap().status().as_u16()
+            tower::ServiceExt::oneshot(service, request.body(body).unwrap()).await.unwrap().status().as_u16()
         });
         // Somebody else writes first, which this instance has not heard of.
         world.database.set(ID, json!({"demand": 2}));

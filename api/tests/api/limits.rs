@@ -61,7 +61,7 @@ async fn long_answers_are_compressed_as_the_caller_likes_and_keep_their_tag_weak
             request = request.header(*name, *value);
         }
         let request = request.body(axum::body::Body::empty()).unwrap();
-        let response = tower::ServiceExt::oneshot(world.router.clone(), request).await.unwrap();
+        let response = tower::ServiceExt::oneshot(world.service.clone(), request).await.unwrap();
         assert_eq!(response.headers()["content-encoding"], encoding);
         assert_eq!(response.headers()["etag"], format!("W/{tag}"));
         let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();

@@ -238,11 +238,11 @@ async fn over_the_limit_requests_are_refused_at_once_and_health_is_not() {
     world.readiness.ready("cache");
     world.readiness.ready("trackers");
     world.database.hold_answers(true);
-    let router = world.router.clone();
+    let service = world.service.clone();
     let slow = tokio::spawn(async move {
         let request =
             http::Request::get(path()).header("authorization", admin()).body(axum::body::Body::empty()).unwrap();
-        tower::ServiceExt::oneshot(router, request).await.unwrap().status()
+        tower::ServiceExt::oneshot(service, request).await.unwrap().status()
     });
     let held = world.database.next_held().await;
     let busy = refused("OVERLOADED", "too many requests are under way");

@@ -48,8 +48,8 @@ fn build_with(
         registry,
         tracer: None,
     };
-    let router = Api::new(settings, environment, parts)?.router();
-    Ok(World { database, cache, readiness, router })
+    let service = Api::new(settings, environment, parts)?.service();
+    Ok(World { database, cache, readiness, service })
 }
 
 fn world(keys: Vec<AuthKey>) -> World {

@@ -73,8 +73,8 @@ impl fmt::Display for Level {
 /// A document that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
-    /// Its text: shared, not copied.
-    pub document: Bytes,
+    /// Shared, not copied.
+    pub document: Document,
     /// Its version.
     pub version: i64,
     /// Where it was found.
@@ -299,7 +299,7 @@ impl Inner {
                 && hit.level == Level::L4
             {
                 // Before anybody is answered: from then on nobody gets an older one from there.
-                shared.fill(key, hit.version, &hit.document).await;
+                shared.fill(key, hit.version, hit.document.bytes()).await;
             }
             if attempt == LOAD_ATTEMPTS {
                 return pilot.finish(Ok(found));
@@ -415,8 +415,7 @@ impl Inner {
             let (before, after) = (entry.map(Entry::version), next.as_ref().map(Entry::version));
             (next, (filled, newer, before, after))
         });
-        let loaded =
-            row.map(|(version, document)| Hit { document: document.bytes().clone(), version, level, stale: false });
+        let loaded = row.map(|(version, document)| Hit { document, version, level, stale: false });
         let (answer, agrees) = match (filled, newer) {
             (Filled::Kept, _) => (loaded, true),
             (Filled::Newer(held), _) => (Some(hit(&held, Level::L1)), true),
@@ -454,5 +453,5 @@ pub(crate) fn may_serve_stale(error: &Error) -> bool {
 }
 
 fn hit(held: &Held, level: Level) -> Hit {
-    Hit { document: held.document.bytes().clone(), version: held.version, level, stale: false }
+    Hit { document: held.document.clone(), version: held.version, level, stale: false }
 }

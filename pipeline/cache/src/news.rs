@@ -81,7 +81,9 @@ impl Follower {
                 Some(Entry::Tombstone(version)) => return News::Deleted { key, version },
                 // Pushed out since.
                 None => match self.cache.get(&key).await {
-                    Ok(Some(hit)) => return News::Changed { key, version: hit.version, document: hit.document },
+                    Ok(Some(hit)) => {
+                        return News::Changed { key, version: hit.version, document: hit.document.bytes().clone() };
+                    }
                     // Deleted since: that change comes next.
                     Ok(None) => {}
                     Err(error) => {

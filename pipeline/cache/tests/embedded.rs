@@ -163,7 +163,7 @@ async fn what_is_held_in_the_end_is_what_the_database_has() {
         let truth = database.get(TABLE, &[key(n)]).await.unwrap().pop();
         let found = cache.get(&key(n)).await.unwrap();
         assert_eq!(
-            found.map(|hit| (hit.version, hit.document)),
+            found.map(|hit| (hit.version, hit.document.bytes().clone())),
             truth.map(|row| (row.version, row.document)),
             "{}",
             key(n)

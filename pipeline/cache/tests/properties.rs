@@ -290,7 +290,7 @@ impl World {
                 Some(hit) => {
                     assert!(hit.version >= told, "{name}: read {} when {told} was known", hit.version);
                     let known = self.commits[reading.key].iter().find(|commit| commit.version == hit.version).unwrap();
-                    assert_eq!(known.after.as_ref().map(|row| &row.document), Some(&hit.document), "{name}");
+                    assert_eq!(known.after.as_ref().map(|row| &row.document), Some(hit.document.bytes()), "{name}");
                 }
                 None => {
                     let gone =
@@ -334,7 +334,7 @@ impl World {
                 let found = self.cache.get(key).await.unwrap();
                 let truth = self.database.row(key);
                 assert_eq!(
-                    found.map(|hit| (hit.version, hit.document)),
+                    found.map(|hit| (hit.version, hit.document.bytes().clone())),
                     truth.map(|row| (row.version, row.document)),
                     "{key}"
                 );

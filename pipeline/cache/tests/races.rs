@@ -49,7 +49,7 @@ fn members(value: Value) -> Map<String, Value> {
 async fn read(cache: &Cache, key: &str) -> Option<(i64, Value, Level)> {
     let Hit { document, version, level, stale } = cache.get(key).await.unwrap()?;
     assert!(!stale);
-    let document: Value = serde_json::from_slice(&document).unwrap();
+    let document = document.to_value();
     assert_eq!(document["versionId"], version, "the version beside the document is the one in it");
     Some((version, document["demand"].clone(), level))
 }

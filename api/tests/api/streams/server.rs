@@ -1,12 +1,11 @@
 //! A server whose changes are told, and clients that hear them.
 
 use crate::common::{UNIT, USER, token};
-use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use futures::StreamExt;
 use http::{Request, StatusCode};
 use serde_json::{Map, Value, json};
-use smartpulse_api::{Api, Parts, Readiness, Role, bind};
+use smartpulse_api::{Api, Parts, Readiness, Role, Served, bind};
 use smartpulse_cache::{Cache, CacheConfig};
 use smartpulse_clients::bus::{Outgoing, SharedBus};
 use smartpulse_clients::database::{SharedDatabase, Write, Written};
@@ -31,7 +30,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Server {
     pub database: SharedDatabase,
     pub bus: SharedBus,
-    router: Router,
+    service: Served,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -62,12 +61,12 @@ pub async fn start_on(bus: SharedBus, folder: &Path, settings: ApiSettings) -> S
     };
     let listener = bind(&settings).await.unwrap();
     let api = Api::new(settings, "development", parts).unwrap();
-    let router = api.router();
+    let service = api.service();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(api.serve(listener, async {
         let _ = stopped.await;
     }));
-    Server { database, bus, router, stop, served }
+    Server { database, bus, service, stop, served }
 }
 
 impl Server {
@@ -121,7 +120,7 @@ impl Server {
         if let Some(cursor) = cursor {
             request = request.header("last-event-id", cursor);
         }
-        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        self.service.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     pub async fn stream(&self, path: &str, authorization: &str, cursor: Option<&str>) -> Client {

@@ -15,6 +15,7 @@ use smartpulse_pipeline::{Key, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How the double behaves.
@@ -23,6 +24,8 @@ pub enum Mode {
     /// Answers at once.
     #[default]
     Up,
+    /// Answers after a while.
+    Distant(Duration),
     /// Refuses at once.
     Away,
     /// Never answers.
@@ -143,19 +146,20 @@ impl MemoryDatabase {
 
     /// What every call does before it answers: take the snapshot, then wait as long as the test wants.
     async fn answer<T>(&self, what: impl Into<String>, snapshot: impl FnOnce(&mut State) -> T) -> Result<T> {
-        let (taken, wait) = {
+        let (taken, wait, distance) = {
             let mut state = self.state.lock().unwrap();
             match state.mode {
                 Mode::Away => return Err(Error::unavailable("the database is away")),
-                Mode::Silent => (None, None),
-                Mode::Up => {
+                Mode::Silent => (None, None, None),
+                Mode::Up | Mode::Distant(_) => {
                     let taken = snapshot(&mut state);
                     let wait = state.hold.then(|| {
                         let (release, wait) = oneshot::channel();
                         state.held.push(HeldAnswer { what: what.into(), release });
                         wait
                     });
-                    (Some(taken), wait)
+                    let distance = if let Mode::Distant(time) = state.mode { Some(time) } else { None };
+                    (Some(taken), wait, distance)
                 }
             }
         };
@@ -165,6 +169,9 @@ impl MemoryDatabase {
         if let Some(wait) = wait {
             // A test that ends drops the sender.
             let _ = wait.await;
+        }
+        if let Some(time) = distance {
+            tokio::time::sleep(time).await;
         }
         Ok(taken)
     }
