@@ -7,12 +7,14 @@ mod cache;
 mod channel;
 mod file;
 mod notification_db;
+mod notify;
 mod pubsub;
 mod topic;
 
 pub use cache::CacheConfig;
 pub use file::FileConfig;
 pub use notification_db::NotificationDbConfig;
+pub use notify::{Directory, NotificationRequest, NotifyConfig, Person, Tell};
 pub use pubsub::PubSubConfig;
 pub use topic::TopicConfig;
 
@@ -24,6 +26,7 @@ pub fn register(registry: &mut Registry) {
         .sink::<CacheConfig>()
         .sink::<FileConfig>()
         .sink::<NotificationDbConfig>()
+        .sink::<NotifyConfig>()
         .sink::<PubSubConfig>()
         .sink::<TopicConfig>();
 }

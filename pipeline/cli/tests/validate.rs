@@ -70,7 +70,7 @@ fn a_name_that_two_pipelines_share_is_refused() {
 #[test]
 fn the_pipelines_of_the_repository_are_valid_together() {
     let place = Place::new();
-    let names = ["capture", "sync", "cache", "events", "invalidate", "player", "diff-file"];
+    let names = ["capture", "sync", "cache", "events", "invalidate", "player", "notify", "diff-file"];
     let files = names.map(|name| pipeline(&format!("{name}.yaml")));
     let mut command = place.command();
     command.arg("validate").args(files).env("INPUT", "-").env("OUTPUT", "-");
@@ -79,6 +79,22 @@ fn the_pipelines_of_the_repository_are_valid_together() {
         assert!(done.stdout.lines().any(|line| line.starts_with(&format!("ok  {name} "))), "{}", done.stdout);
     }
     assert!(!place.path("data").exists());
+}
+
+#[cfg(feature = "push")]
+#[test]
+fn devices_are_told_where_push_services_are_set() {
+    let place = Place::new();
+    let push = pipeline("push.yaml");
+    let services =
+        "resources: { push: { type: push_services, database: main_db, fcm: { service_account: '${env:KEY}' } } }";
+    place.write("local.yaml", services);
+    let mut command = place.command();
+    command.arg("validate").arg(&push).args(["--config-dir", "."]).env("KEY", "{}");
+    let done = support::done(command.output().unwrap()).exits(0);
+    assert_eq!(done.stdout, "ok  push  (1 source, 2 operators, 1 sink)\n");
+    let done = place.run(["validate", push.to_str().unwrap()]).exits(2);
+    assert!(done.stderr.contains("no resource is named `push`"), "{}", done.stderr);
 }
 
 #[test]
