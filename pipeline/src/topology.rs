@@ -8,6 +8,7 @@
 mod blueprint;
 mod build;
 pub(crate) mod chain;
+mod rehearse;
 pub mod retry;
 mod running;
 mod sink_task;

@@ -51,10 +51,15 @@ const PLAN_HELP: &str = "\
 Examples:
   smartpulse plan config/pipelines/capture.yaml
   smartpulse plan config/pipelines/*.yaml --json | jq -r '.[].plan.modes[].statements[]'
+  smartpulse plan config/pipelines/{events,notify}.yaml --event changes.json
 
 Connects to the databases that the pipelines capture from, and writes nothing. For each captured table it says which modes
 are enabled, which one would be taken, what each loses and how late it is, which rights are missing, and which statements
 somebody with the rights must run, in their order.
+
+With --event it follows the events of a file through the operators, from topic to topic, and says who would be told what, by
+which channel, and why not: captured changes as on cdc:forecasts (the version before it first), completions, or requests,
+one JSON value after another.
 
 Exit codes: 0 everything is as it should be, 1 something has to be done first, 2 wrong configuration.";
 
@@ -198,13 +203,16 @@ pub enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Say what capturing a pipeline's tables needs and gives; connects, and writes nothing
+    /// Say what capturing a pipeline's tables needs and gives, or who would be told of events; writes nothing
     #[command(after_help = PLAN_HELP)]
     Plan {
         /// Pipeline files
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// One JSON array, for programs
+        /// Events: says who would be told what of them, and sends nothing
+        #[arg(long, value_name = "FILE")]
+        event: Option<PathBuf>,
+        /// JSON, for programs
         #[arg(long)]
         json: bool,
     },

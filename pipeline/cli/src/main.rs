@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     let outcome = match &command {
         Command::Run(args) => run::run(&settings, args),
         Command::Validate { files } => validate::validate(&settings, files),
-        Command::Plan { files, json } => plan::plan(&settings, files, *json),
+        Command::Plan { files, event, json } => plan::plan(&settings, files, event.as_deref(), *json),
         Command::Graph { file } => graph::graph(&settings, file),
         Command::List { what, type_name } => list::list(what.as_deref(), type_name.as_deref()),
         Command::Schema { of } => schema::schema(*of),

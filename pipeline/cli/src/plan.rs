@@ -1,4 +1,7 @@
-//! `smartpulse plan`: what capturing a pipeline's tables needs and gives, asked of the databases. Writes nothing.
+//! `smartpulse plan`: what capturing a pipeline's tables needs and gives, asked of the databases; with `--event`, who would be told
+//! what of events. Writes nothing.
+
+mod rehearsal;
 
 use crate::args::SettingsArgs;
 use crate::failure::Failure;
@@ -10,7 +13,7 @@ use smartpulse_clients::database::{CaptureMode, CapturePlan, Kept, ModePlan, Sha
 use smartpulse_config::Diagnostics;
 use smartpulse_sources::{CdcConfig, CdcMode};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where text begins that stands beside a name.
 const INDENT: usize = 18;
@@ -24,12 +27,18 @@ struct Captured {
     plan: CapturePlan,
 }
 
-pub fn plan(args: &SettingsArgs, files: &[PathBuf], json: bool) -> Result<(), Failure> {
+pub fn plan(args: &SettingsArgs, files: &[PathBuf], event: Option<&Path>, json: bool) -> Result<(), Failure> {
     let mut options = setup::load_options(args);
     setup::quiet_unless_told(&mut options);
     let (session, pipelines) = setup::ready(&options, setup::read_files(files))?;
     crate::logging::start(&session.settings.log, &crate::screen::Screen::new(), None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Some(event) = event {
+        let report = runtime.block_on(rehearsal::rehearse(&session, &pipelines, event))?;
+        let text = if json { format!("{:#}\n", report.json()) } else { report.render(Paint::stdout(), columns()) };
+        print(&text)?;
+        return Ok(());
+    }
     let captured = runtime.block_on(ask(&session, &pipelines))?;
     if json {
         let all: Vec<Value> = captured.iter().map(Captured::json).collect();

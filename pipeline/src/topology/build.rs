@@ -84,12 +84,7 @@ impl Blueprint {
     /// # Errors
     /// When something cannot be opened.
     pub async fn build(&self, env: &BuildEnv) -> Result<Built> {
-        let metrics: Vec<Arc<ComponentMetrics>> = self
-            .components
-            .iter()
-            .map(|component| env.telemetry.component(&self.name, &component.id, component.kind()))
-            .collect();
-        let mut builder = Builder { blueprint: self, env, fresh: self.bounded(), metrics, channels: BTreeMap::new() };
+        let mut builder = Builder::new(self, env);
         let mut receivers = builder.open_channels();
         let mut sources = Vec::new();
         let mut stages = Vec::new();
@@ -146,7 +141,7 @@ impl Blueprint {
     }
 }
 
-struct Builder<'a> {
+pub(super) struct Builder<'a> {
     blueprint: &'a Blueprint,
     env: &'a BuildEnv,
     fresh: bool,
@@ -155,11 +150,11 @@ struct Builder<'a> {
     channels: BTreeMap<usize, Outlet>,
 }
 
-type Receivers = BTreeMap<usize, Vec<(mpsc::Receiver<Batch>, Arc<Gate>)>>;
+pub(super) type Receivers = BTreeMap<usize, Vec<(mpsc::Receiver<Batch>, Arc<Gate>)>>;
 
 /// Where a chain begins.
 #[derive(Clone, Copy)]
-enum Entry {
+pub(super) enum Entry {
     /// With what follows the component: a source.
     BehindPart,
     /// With the component itself: a stage.
@@ -167,7 +162,15 @@ enum Entry {
 }
 
 impl<'a> Builder<'a> {
-    fn open_channels(&mut self) -> Receivers {
+    pub fn new(blueprint: &'a Blueprint, env: &'a BuildEnv) -> Self {
+        let components = blueprint.components.iter();
+        let metrics = components
+            .map(|component| env.telemetry.component(&blueprint.name, &component.id, component.kind()))
+            .collect();
+        Self { blueprint, env, fresh: blueprint.bounded(), metrics, channels: BTreeMap::new() }
+    }
+
+    pub fn open_channels(&mut self) -> Receivers {
         let mut receivers = Receivers::new();
         for (at, component) in self.blueprint.components.iter().enumerate() {
             if !component.begins_stage() {
@@ -210,7 +213,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The chain that begins at a component and ends where other tasks begin.
-    fn chain(&self, at: usize, entry: Entry) -> Result<Chain> {
+    pub fn chain(&self, at: usize, entry: Entry) -> Result<Chain> {
         let mut parts = ChainParts { builder: self, nodes: Vec::new(), outlets: Vec::new(), placed: BTreeMap::new() };
         let entry = match entry {
             Entry::BehindPart => parts.targets(at, 0)?,
