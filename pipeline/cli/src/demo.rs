@@ -1,4 +1,4 @@
-//! `smartpulse demo`: a week of real forecasts, changed through SQL, captured, patched, broadcast, cached and served.
+//! `smartpulse demo`: a week of real forecasts, changed through SQL, captured, patched, broadcast, cached, served and told to people.
 
 use crate::args::{DemoArgs, SettingsArgs};
 use crate::engine::{self, Display};
@@ -24,13 +24,16 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod people;
+
 /// The pipelines that run, as they are in the repository.
-const PIPELINES: [(&str, &str); 6] = [
+const PIPELINES: [(&str, &str); 7] = [
     ("capture.yaml", include_str!("../../../config/pipelines/capture.yaml")),
     ("sync.yaml", include_str!("../../../config/pipelines/sync.yaml")),
     ("cache.yaml", include_str!("../../../config/pipelines/cache.yaml")),
     ("events.yaml", include_str!("../../../config/pipelines/events.yaml")),
     ("invalidate.yaml", include_str!("../../../config/pipelines/invalidate.yaml")),
+    ("notify.yaml", include_str!("../../../config/pipelines/notify.yaml")),
     ("player.yaml", include_str!("../../../config/pipelines/player.yaml")),
 ];
 
@@ -95,7 +98,7 @@ impl Show<'_> {
             stage = self.set(demo, logs) => stage?,
             () = stop.requested() => return Ok(()),
         };
-        print(&self.header(&stage, Paint::stdout()))?;
+        print(&self.header(&stage, Paint::stdout())?)?;
         let Stage { _home, running, serving, .. } = stage;
         let mut counters = Counters::of(self.pipelines);
         let metrics = &self.session.metrics;
@@ -135,14 +138,15 @@ impl Show<'_> {
         let database: SharedDatabase = session.resources.get(serve::DATABASE).await?;
         database.create_schema().await?;
         let loaded = smartpulse_sources::load_week(database.as_ref()).await.context("the week cannot be loaded")?;
-        let traces = Traces::start(session)?;
-        let serving = Serving::start(session, listener, logs, &traces).await?;
-        let running = engine::start(session, self.pipelines, home.store.clone(), &traces).await?;
-        engine::warm(&serving, session).await;
         // The last one: the player comes to it last, so that a change by hand can be looked at for a while.
         let (Some(forecast), Some(company)) = (loaded.forecast_ids.last(), loaded.company_ids.last()) else {
             return Err(anyhow!("the week has no forecasts").into());
         };
+        people::settle(database.as_ref(), company).await.context("the demo's users cannot be made")?;
+        let traces = Traces::start(session)?;
+        let serving = Serving::start(session, listener, logs, &traces).await?;
+        let running = engine::start(session, self.pipelines, home.store.clone(), &traces).await?;
+        engine::warm(&serving, session).await;
         Ok(Stage {
             _home: home,
             _traces: traces,
@@ -169,7 +173,7 @@ impl Show<'_> {
     }
 
     /// What is going on, where, and what to try.
-    fn header(&self, stage: &Stage, paint: Paint) -> String {
+    fn header(&self, stage: &Stage, paint: Paint) -> Result<String, Failure> {
         let Stage { serving, forecast, company, forecasts, units, token, .. } = stage;
         let url = format!("http://{}", serving.address);
         let file = shown(&self.database_file());
@@ -183,7 +187,7 @@ impl Show<'_> {
              version-checked, diffed, broadcast, and applied to the cache that the API reads."
         );
         let about = wrap(&about, columns() - 2).join("\n  ");
-        let lines = [
+        let mut lines = vec![
             paint.bold("SmartPulse demo"),
             format!("  {about}"),
             String::new(),
@@ -205,11 +209,15 @@ impl Show<'_> {
             )),
             command(format!("curl -i -H \"Authorization: Bearer $TOKEN\" {url}/api/forecasts/{forecast}")),
             String::new(),
+        ];
+        lines.extend(people::lines(self.session, company, &url, paint)?);
+        lines.extend([
+            String::new(),
             paint.dim("Ctrl-C ends it; the data stays, and the next start goes on from there (--fresh starts over)."),
             String::new(),
             String::new(),
-        ];
-        lines.join("\n")
+        ]);
+        Ok(lines.join("\n"))
     }
 
     /// Where the database's file is, for other programs.
@@ -243,6 +251,9 @@ struct Counters {
     /// Pipeline and component of what captures, and of what broadcasts.
     captures: Vec<(String, String)>,
     broadcasts: Vec<(String, String)>,
+    /// What fills inboxes, and what queues mails.
+    inboxes: Vec<(String, String)>,
+    mails: Vec<(String, String)>,
     /// Time, captured, sent: no older than the window.
     past: VecDeque<(Duration, u64, u64)>,
 }
@@ -261,6 +272,8 @@ struct Numbers {
     l2: u64,
     /// Reads that went to the database.
     database: u64,
+    /// What people were told, by inbox and by mail.
+    told: (u64, u64),
 }
 
 impl Counters {
@@ -275,7 +288,9 @@ impl Counters {
         };
         let captures = named(|spec| &spec.sources, "cdc");
         let broadcasts = named(|spec| &spec.sinks, "pubsub");
-        Self { captures, broadcasts, past: VecDeque::from([(Duration::ZERO, 0, 0)]) }
+        let inboxes = named(|spec| &spec.sinks, "notification_db");
+        let mails = named(|spec| &spec.sinks, "mail_queue");
+        Self { captures, broadcasts, inboxes, mails, past: VecDeque::from([(Duration::ZERO, 0, 0)]) }
     }
 
     fn read(&mut self, reading: &Reading, elapsed: Duration) -> Numbers {
@@ -307,6 +322,7 @@ impl Counters {
             l1: reading.sum("cache_hits_total", &[("level", "L1")]),
             l2: reading.sum("cache_hits_total", &[("level", "L2")]),
             database: query("get") + query("list"),
+            told: (out(&self.inboxes), out(&self.mails)),
         }
     }
 }
@@ -336,6 +352,7 @@ impl Numbers {
             ("commit to cache", format!("p50 {}", latency.0), latency.1),
             ("cache hits", format!("L1 {}", thousands(self.l1)), hits),
             ("database reads saved", saved.0, saved.1),
+            ("people told", thousands(self.told.0), format!("by inbox, {} by mail", thousands(self.told.1))),
         ] {
             table.row(vec![format!("  {name}"), value, note]);
         }
@@ -349,7 +366,7 @@ impl Numbers {
             None => "-".to_owned(),
         };
         format!(
-            "{}: captured {} ({}/s), patches {} ({}/s), commit to cache {latency}, hits L1 {} L2 {}, database reads {} ({} saved)\n",
+            "{}: captured {} ({}/s), patches {} ({}/s), commit to cache {latency}, hits L1 {} L2 {}, database reads {} ({} saved), told {} by inbox {} by mail\n",
             duration(self.elapsed),
             thousands(self.captured),
             self.captured_rate,
@@ -359,6 +376,8 @@ impl Numbers {
             thousands(self.l2),
             thousands(self.database),
             self.saved().unwrap_or_else(|| "-".to_owned()),
+            thousands(self.told.0),
+            thousands(self.told.1),
         )
     }
 }
@@ -389,6 +408,7 @@ mod tests {
             l1: 1_204,
             l2: 88,
             database: 31,
+            told: (42, 12),
         };
         let expected = "  \
   changes captured          12,345  200/s
@@ -396,12 +416,13 @@ mod tests {
   commit to cache       p50 3.2 ms  p99 14 ms
   cache hits              L1 1,204  L2 88, database 31
   database reads saved      97.7 %  1,292 of 1,323 reads
+  people told                   42  by inbox, 12 by mail
   running for 1 min 3 s";
         assert_eq!(numbers.block(Paint::none()), expected);
         assert_eq!(
             numbers.line(),
             "1 min 3 s: captured 12,345 (200/s), patches 12,340 (199/s), commit to cache p50 3.2 ms p99 14 ms, \
-             hits L1 1,204 L2 88, database reads 31 (97.7 % saved)\n"
+             hits L1 1,204 L2 88, database reads 31 (97.7 % saved), told 42 by inbox 12 by mail\n"
         );
     }
 }
