@@ -66,7 +66,6 @@ pub async fn rehearse(session: &Session, pipelines: &[Pipeline], file: &Path) ->
                                 let to = parameter(sink, "topic").unwrap_or_default();
                                 next.entry(to).or_default().push(event);
                             }
-
                             "notify" => report.requests.push(address(session, sink, &event).await?),
                             _ => {}
                         }
