@@ -157,6 +157,16 @@ impl Feed {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often a stream shows that it lives.
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// Becomes true when streams end.
+    pub fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
     /// Ends all streams: clients come back elsewhere, or here after the restart.
     pub fn end(&self) {
         self.ending.send_replace(true);

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use smartpulse_clients::delivery::DEVICES_MAX;
 use smartpulse_pipeline::error::{Error, ErrorKind};
 use std::time::Duration;
 
@@ -32,6 +33,20 @@ pub(crate) enum ApiError {
     Forbidden,
     /// No such forecast.
     ForecastNotFound,
+    /// No such notification, or another user's.
+    NotificationNotFound,
+    /// No such device, or another user's.
+    DeviceNotFound,
+    /// No such user, or another company's.
+    UserNotFound,
+    /// A link that was not signed here.
+    LinkUnknown,
+    /// This user has as many devices as are told.
+    TooManyDevices,
+    /// The database keeps no notifications.
+    NotificationsUnavailable,
+    /// No push service is set up.
+    PushUnavailable,
     /// No such path.
     NotFound,
     /// The path exists, for these other methods.
@@ -87,6 +102,31 @@ impl ApiError {
             Self::ForecastNotFound => {
                 (StatusCode::NOT_FOUND, "FORECAST_NOT_FOUND", "there is no such forecast".to_owned())
             }
+            Self::NotificationNotFound => {
+                (StatusCode::NOT_FOUND, "NOTIFICATION_NOT_FOUND", "you have no such notification".to_owned())
+            }
+            Self::DeviceNotFound => (StatusCode::NOT_FOUND, "DEVICE_NOT_FOUND", "you have no such device".to_owned()),
+            Self::UserNotFound => (StatusCode::NOT_FOUND, "USER_NOT_FOUND", "there is no such user".to_owned()),
+            Self::LinkUnknown => (
+                StatusCode::NOT_FOUND,
+                "LINK_UNKNOWN",
+                "this link is none of ours, or a part of it is missing: copy it whole from the mail".to_owned(),
+            ),
+            Self::TooManyDevices => (
+                StatusCode::CONFLICT,
+                "TOO_MANY_DEVICES",
+                format!("you have {DEVICES_MAX} devices, which is as many as are told: remove one first"),
+            ),
+            Self::NotificationsUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "NOTIFICATIONS_UNAVAILABLE",
+                "the database of this instance keeps no notifications".to_owned(),
+            ),
+            Self::PushUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "PUSH_UNAVAILABLE",
+                "no push service is set up on this instance".to_owned(),
+            ),
             Self::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this path".to_owned()),
             Self::MethodNotAllowed(_) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not take this method".to_owned())

@@ -23,6 +23,9 @@
 //! | `read`, `list`, `batch` | reads: one forecast, a page, several by id |
 //! | `create`, `patch`, `delete` | writes; `change`: how one is made conditional |
 //! | `changes` | live changes, as streams |
+//! | `inbox`, `inbox_stream` | the caller's notifications, as pages and as a stream |
+//! | `devices`, `preferences`, `push` | where, by what and at once people are told |
+//! | `deliveries` | what became of attempts to tell them |
 //! | `openapi` | the description of all this, for programs and people |
 //! | `answer` | bodies as they are held, cache headers |
 //! | `validate` | bodies and queries to typed values, all errors at once: pure |
@@ -45,10 +48,14 @@ mod conditional;
 mod cors;
 mod create;
 mod delete;
+mod deliveries;
+mod devices;
 mod error;
 mod gate;
 mod headers;
 mod health;
+mod inbox;
+mod inbox_stream;
 mod list;
 mod measure;
 mod openapi;
@@ -56,7 +63,9 @@ mod panics;
 mod patch;
 mod patient;
 mod policy;
+mod preferences;
 mod process;
+mod push;
 mod rates;
 mod read;
 mod readiness;

@@ -4,6 +4,7 @@
 //! `tests` shows every change of the contract in review.
 
 mod page;
+mod people;
 mod types;
 
 use crate::answer::APPLICATION_JSON;
@@ -16,6 +17,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use std::sync::Arc;
 
+pub(crate) use people::{
+    DeliveryPage, DeviceEntry, DeviceList, NewDeviceBody, NotificationPage, Preferences, PreferencesChange, PublicKey,
+    PushReport, SendPushBody, Success, Unread,
+};
 pub(crate) use types::{
     Batch, BatchAnswer, Forecast, ForecastChange, ForecastPage, NewForecast, PatchOperation, Ticket,
 };
@@ -43,6 +48,20 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-
         crate::changes::stream::of_forecast,
         crate::changes::stream::of_company,
         crate::tickets::create,
+        crate::inbox::list,
+        crate::inbox::unread,
+        crate::inbox::read,
+        crate::inbox_stream::open,
+        crate::deliveries::list,
+        crate::preferences::read,
+        crate::preferences::change,
+        crate::preferences::ask,
+        crate::preferences::unsubscribe,
+        crate::devices::list,
+        crate::devices::register,
+        crate::devices::remove,
+        crate::push::public_key,
+        crate::push::send,
         crate::health::alive,
         crate::health::ready,
         crate::health::metrics,
@@ -72,6 +91,7 @@ impl Description {
             for (method, name) in [
                 (&mut item.get, HttpMethod::Get),
                 (&mut item.post, HttpMethod::Post),
+                (&mut item.put, HttpMethod::Put),
                 (&mut item.patch, HttpMethod::Patch),
                 (&mut item.delete, HttpMethod::Delete),
             ] {
@@ -92,6 +112,7 @@ fn verb(method: &HttpMethod) -> &'static str {
     match method {
         HttpMethod::Get => "GET",
         HttpMethod::Post => "POST",
+        HttpMethod::Put => "PUT",
         HttpMethod::Patch => "PATCH",
         _ => "DELETE",
     }

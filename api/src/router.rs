@@ -3,19 +3,23 @@
 use crate::auth::{Role, Verifier};
 use crate::changes::{Feed, stream};
 use crate::gate::{Gate, Guarded};
+use crate::inbox_stream::{self, Inboxes};
 use crate::measure::HttpMetrics;
 use crate::openapi::{self, Description};
 use crate::policy::{Policy, Routes};
 use crate::rates::Rates;
 use crate::readiness::Readiness;
 use crate::tickets::{self, Tickets};
-use crate::{batch, cors, create, delete, health, list, patch, read};
+use crate::{batch, cors, create, delete, deliveries, devices, health, inbox, list, patch, preferences, push, read};
 use axum::Router;
 use http::{HeaderValue, Method};
 use prometheus::Registry;
 use smartpulse_cache::Cache;
 use smartpulse_clients::bus::SharedBus;
 use smartpulse_clients::database::SharedDatabase;
+use smartpulse_clients::pubsub::SharedPubSub;
+use smartpulse_clients::push::SharedPush;
+use smartpulse_clients::unsubscribe::Unsubscribe;
 use smartpulse_config::ApiSettings;
 use smartpulse_pipeline::Tracer;
 use smartpulse_pipeline::error::{Error, Result};
@@ -29,6 +33,7 @@ use tower_http::cors::{Cors, CorsLayer};
 
 const VIEWER: Policy = Policy::AtLeast(Role::Viewer);
 const EDITOR: Policy = Policy::AtLeast(Role::Editor);
+const ADMIN: Policy = Policy::AtLeast(Role::Admin);
 
 /// The API of one instance.
 pub struct Api {
@@ -51,6 +56,12 @@ pub struct Parts {
     pub database: SharedDatabase,
     /// Where it hears of changes; without one, there are no streams.
     pub bus: Option<SharedBus>,
+    /// Where it hears of new notifications; without one, open inboxes notice them some seconds later.
+    pub pubsub: Option<SharedPubSub>,
+    /// Who tells devices, if anybody.
+    pub push: Option<SharedPush>,
+    /// What reads the links of mails, if they have any.
+    pub unsubscribe: Option<Arc<Unsubscribe>>,
     /// What the installation's messages belong to.
     pub partition: String,
     /// What it tells of itself.
@@ -68,6 +79,7 @@ pub(crate) struct Shared {
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
     pub feed: Arc<Feed>,
+    pub inboxes: Inboxes,
     pub tickets: Tickets,
     pub description: Description,
 }
@@ -97,6 +109,7 @@ impl Api {
             // A body that takes longer than half of the request's time leaves too little to do something with it.
             body_timeout: request_timeout / 2,
             feed: Arc::new(feed),
+            inboxes: Inboxes::default(),
             tickets: Tickets::new(),
             description: Description::of(&policies),
         });
@@ -122,11 +135,20 @@ impl Api {
         self.gate.policies.all()
     }
 
-    /// Hears of changes from now on, until `stop` is told or dropped; then all streams end.
+    /// Hears of changes and notifications from now on, until `stop` is told or dropped; then all streams end.
     pub(crate) async fn feed(&self, stop: watch::Receiver<bool>) {
-        if let Some(bus) = self.shared.parts.bus.clone() {
-            Arc::clone(&self.shared.feed).run(bus, stop).await;
-        }
+        let parts = &self.shared.parts;
+        let changes = async {
+            if let Some(bus) = parts.bus.clone() {
+                Arc::clone(&self.shared.feed).run(bus, stop.clone()).await;
+            }
+        };
+        let notifications = async {
+            if let Some(pubsub) = parts.pubsub.clone() {
+                self.shared.inboxes.run(pubsub, &parts.partition, stop.clone()).await;
+            }
+        };
+        tokio::join!(changes, notifications);
     }
 
     /// Ends all streams.
@@ -155,6 +177,20 @@ fn routes() -> Routes {
         .on(Method::GET, "/api/forecasts/{id}/changes", Policy::Stream, stream::of_forecast)
         .on(Method::GET, "/api/changes", Policy::Stream, stream::of_company)
         .on(Method::POST, "/api/tickets", VIEWER, tickets::create)
+        .on(Method::GET, "/api/notifications", VIEWER, inbox::list)
+        .on(Method::GET, "/api/notifications/unread-count", VIEWER, inbox::unread)
+        .on(Method::GET, "/api/notifications/stream", Policy::Stream, inbox_stream::open)
+        .on(Method::GET, "/api/notifications/deliveries", ADMIN, deliveries::list)
+        .on(Method::PUT, "/api/notifications/{id}/read", VIEWER, inbox::read)
+        .on(Method::GET, "/api/notification-preferences", VIEWER, preferences::read)
+        .on(Method::PUT, "/api/notification-preferences", VIEWER, preferences::change)
+        .on(Method::GET, "/api/devices", VIEWER, devices::list)
+        .on(Method::POST, "/api/devices", VIEWER, devices::register)
+        .on(Method::DELETE, "/api/devices/{id}", VIEWER, devices::remove)
+        .on(Method::GET, "/api/push/public-key", VIEWER, push::public_key)
+        .on(Method::POST, "/api/send-push-notification", EDITOR, push::send)
+        .on(Method::GET, "/unsubscribe", Policy::Open, preferences::ask)
+        .on(Method::POST, "/unsubscribe", Policy::Open, preferences::unsubscribe)
         .on(Method::GET, "/openapi.json", Policy::Open, openapi::openapi_json)
         .on(Method::GET, "/docs", Policy::Open, openapi::docs)
         .on(Method::GET, "/health", Policy::Open, health::alive)

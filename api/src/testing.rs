@@ -24,7 +24,18 @@ pub(crate) fn api_over(database: SharedDatabase) -> Api {
     Api::new(
         Settings::default().api,
         "development",
-        Parts { cache, database, bus: None, partition: "production".to_owned(), readiness, registry, tracer: None },
+        Parts {
+            cache,
+            database,
+            bus: None,
+            pubsub: None,
+            push: None,
+            unsubscribe: None,
+            partition: "production".to_owned(),
+            readiness,
+            registry,
+            tracer: None,
+        },
     )
     .unwrap()
 }

@@ -1,6 +1,8 @@
 //! Bodies and queries to typed values. Everything that is wrong is said at once; nothing unknown is let
 //! through.
 
+pub(crate) mod people;
+
 use crate::error::FieldError;
 use serde_json::{Map, Value};
 use smartpulse_clients::database::ForecastQuery;

@@ -39,6 +39,8 @@ pub struct Settings {
     pub traces: TraceSettings,
     /// The HTTP API.
     pub api: ApiSettings,
+    /// What people are told.
+    pub notifications: NotificationSettings,
     /// The cache tiers.
     pub cache: CacheSettings,
     /// The runtime of pipelines.
@@ -121,6 +123,19 @@ pub struct TraceSettings {
     pub ratio: f64,
     /// Sent along as `Authorization`, such as `Bearer ...`. Default none.
     pub authorization: Option<Secret>,
+}
+
+/// What people are told.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotificationSettings {
+    /// The API's page `/unsubscribe` as people reach it, such as `https://app.example/unsubscribe`: mails have a link to it, by
+    /// which they are switched off without logging in. Default empty: no links; development `http://127.0.0.1:8080/unsubscribe`.
+    #[schemars(length(max = 2_000))]
+    pub unsubscribe_url: String,
+    /// What signs these links, 32 bytes at least, the same in all instances. Another one makes links of mails that were sent
+    /// worthless. Default none: in development a secret that everybody knows; elsewhere there are no links without it.
+    pub unsubscribe_secret: Option<Secret>,
 }
 
 /// The cache tiers.

@@ -28,7 +28,7 @@ use uuid::Uuid;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// How soon a client comes back whose stream has ended, in milliseconds.
-const RETRY: &str = "retry: 1000\n\n";
+pub(crate) const RETRY: &str = "retry: 1000\n\n";
 
 /// What a client is told that has missed changes: what follows are whole documents.
 const BEHIND: &str = "event: behind\ndata: {\"code\":\"BEHIND\"}\n\n";
@@ -37,7 +37,7 @@ const BEHIND: &str = "event: behind\ndata: {\"code\":\"BEHIND\"}\n\n";
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// A comment: the stream lives.
-const BEAT: &str = ":\n\n";
+pub(crate) const BEAT: &str = ":\n\n";
 
 /// How many entries are looked at before others have their turn.
 const ENTRIES_MAX: usize = 256;
@@ -126,8 +126,25 @@ pub(crate) async fn caught_up(shared: &Shared) -> Result<(), ApiError> {
     }
 }
 
-fn last_event_id(headers: &HeaderMap) -> Option<String> {
+/// The id of the last event that a client has got.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Option<String> {
     headers.get(LAST_EVENT_ID)?.to_str().ok().map(str::to_owned)
+}
+
+/// When a caller's stream ends.
+pub(crate) fn expiry(caller: &Caller) -> Instant {
+    let left = caller.expires_at.saturating_sub(jsonwebtoken::get_current_timestamp());
+    // A token for ever would overflow the clock.
+    Instant::now() + Duration::from_secs(left.min(365 * 86_400))
+}
+
+/// An answer of events.
+pub(crate) fn event_stream(
+    events: impl futures::Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+) -> Response {
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    // Proxies that collect answers would collect this one for ever.
+    (headers, [("x-accel-buffering", "no")], Body::from_stream(events)).into_response()
 }
 
 struct Stream {
@@ -149,14 +166,19 @@ struct Stream {
 }
 
 /// A stream's place among all, and among those of its user, as long as it lives.
-struct Place {
+pub(crate) struct Place {
     shared: Arc<Shared>,
     user: Uuid,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Place {
-    fn take(shared: &Arc<Shared>, user: Uuid) -> Result<Self, ApiError> {
+    /// Takes one.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, of all users or of this one.
+    pub fn take(shared: &Arc<Shared>, user: Uuid) -> Result<Self, ApiError> {
         let feed = &shared.feed;
         let permit = Arc::clone(&feed.streams).try_acquire_owned().map_err(|_| {
             feed.http.shed("streams");
@@ -171,6 +193,11 @@ impl Place {
         *streams += 1;
         feed.metrics.clients.inc();
         Ok(Self { shared: Arc::clone(shared), user, _permit: permit })
+    }
+
+    /// Counts events that were sent from it.
+    pub fn sent(&self, events: usize) {
+        self.shared.feed.metrics.sent.inc_by(events as u64);
     }
 }
 
@@ -216,14 +243,11 @@ impl Stream {
             stream.beat = Instant::now() + stream.shared.feed.heartbeat;
             Some((Ok::<_, Infallible>(chunk), stream))
         });
-        let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-        // Proxies that collect answers would collect this one for ever.
-        Ok((headers, [("x-accel-buffering", "no")], Body::from_stream(body)).into_response())
+        Ok(event_stream(body))
     }
 
     fn new(shared: &Arc<Shared>, caller: &Caller, scope: Scope) -> Result<Self, ApiError> {
         let feed = &shared.feed;
-        let left = caller.expires_at.saturating_sub(jsonwebtoken::get_current_timestamp());
         Ok(Self {
             shared: Arc::clone(shared),
             scope,
@@ -234,8 +258,7 @@ impl Stream {
             beat: Instant::now() + feed.heartbeat,
             head: feed.log.watch(),
             ending: feed.ending.subscribe(),
-            // A token for ever would overflow the clock.
-            expires: Instant::now() + Duration::from_secs(left.min(365 * 86_400)),
+            expires: expiry(caller),
             _place: Place::take(shared, caller.user)?,
         })
     }

@@ -6,6 +6,7 @@ mod embedded;
 mod forecasts;
 mod limits;
 mod openapi;
+mod people;
 mod refusals;
 mod schemathesis;
 mod sockets;

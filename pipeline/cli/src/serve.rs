@@ -9,6 +9,8 @@ use smartpulse_cache::SharedCache;
 use smartpulse_clients::bus::SharedBus;
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::pubsub::SharedPubSub;
+use smartpulse_clients::push::SharedPush;
+use smartpulse_clients::unsubscribe::Unsubscribe;
 use smartpulse_pipeline::error::{Error, Result};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,6 +31,10 @@ pub const BUS: &str = "bus";
 
 /// What carries changes to the instances, if there is one.
 pub const PUBSUB: &str = "pubsub";
+
+/// What tells devices, if anything does: the name and the kind of the resource.
+#[cfg(feature = "push")]
+const PUSH: &str = "push";
 
 /// How often bus and pub/sub are asked whether they are there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,11 +86,15 @@ impl Serving {
             _ => None,
         };
         let readiness = Arc::new(Readiness::new([WARM_UP]));
-        let looking = look(bus.clone(), pubsub, readiness.clone());
+        let looking = look(bus.clone(), pubsub.clone(), readiness.clone());
+        let unsubscribe = Unsubscribe::new(&session.settings.notifications, &session.settings.environment)?;
         let parts = Parts {
             cache: cache.cache().clone(),
             database,
             bus,
+            pubsub,
+            push: pusher(session).await?,
+            unsubscribe: unsubscribe.map(Arc::new),
             partition: session.settings.partition.clone(),
             readiness: readiness.clone(),
             registry: session.metrics.clone(),
@@ -125,6 +135,23 @@ impl Serving {
         }
         self.logs.end().await;
     }
+}
+
+/// Who tells devices, where the settings set up a service.
+#[cfg(feature = "push")]
+async fn pusher(session: &Session) -> Result<Option<SharedPush>> {
+    match session.declared.kinds.get(PUSH) {
+        Some(&PUSH) => {
+            let pusher: smartpulse_push::SharedPusher = session.resources.get(PUSH).await?;
+            Ok(Some(pusher))
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(not(feature = "push"))]
+async fn pusher(_: &Session) -> Result<Option<SharedPush>> {
+    Ok(None)
 }
 
 /// Tells readiness, for ever, whether bus and pub/sub answer.

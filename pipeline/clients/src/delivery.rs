@@ -59,6 +59,8 @@ pub struct Device {
     pub token: Option<String>,
     /// Of Web Push: the subscription as the browser gave it, in JSON.
     pub subscription: Option<String>,
+    /// What it runs, as it said.
+    pub os_version: Option<String>,
 }
 
 /// A mail that is claimed for sending: a row of `NheaMailQueue`.

@@ -16,6 +16,8 @@ pub mod metered;
 pub mod metrics;
 pub mod notifications;
 pub mod pubsub;
+pub mod push;
 pub mod resources;
+pub mod unsubscribe;
 
 pub use resources::register;

@@ -28,10 +28,11 @@ pub mod vapid;
 mod web_push;
 
 pub use config::{FcmConfig, PushServicesConfig, WebPushConfig};
-pub use message::{DeviceType, PushMessage, Urgency};
+pub use message::{PushMessage, Urgency};
 pub use outcome::Outcome;
-pub use pusher::{DeviceResult, Pusher, SendPush, SendReport, SharedPusher};
+pub use pusher::{Pusher, SharedPusher};
 pub use sink::PushConfig;
+pub use smartpulse_clients::push::{DeviceResult, DeviceType, Push, SendPush, SendReport};
 
 use smartpulse_pipeline::registry::Registry;
 

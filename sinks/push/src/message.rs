@@ -1,8 +1,8 @@
 //! What a push notification says, as pipelines and the API give it.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
+use smartpulse_clients::push::DeviceType;
 use uuid::Uuid;
 
 /// A day: what nobody has looked at by then is no news.
@@ -77,19 +77,6 @@ impl Urgency {
             Self::High => "high",
         }
     }
-}
-
-/// Which of a user's devices are told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum DeviceType {
-    /// Browsers.
-    WebPush,
-    /// Apps.
-    #[serde(rename = "FCM")]
-    Fcm,
-    /// All.
-    #[default]
-    Both,
 }
 
 impl PushMessage {

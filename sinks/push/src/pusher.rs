@@ -1,13 +1,14 @@
 //! Tells users' devices: who they are, by which service, and what becomes of those that are gone.
 
 use crate::fcm::Fcm;
-use crate::message::{DeviceType, PushMessage, Urgency};
+use crate::message::{PushMessage, Urgency};
 use crate::outcome::Outcome;
 use crate::web_push::WebPush;
+use async_trait::async_trait;
 use futures::future::join_all;
 use moka::sync::Cache;
-use serde::{Deserialize, Serialize};
 use smartpulse_clients::delivery::{Device, Integration, SharedDelivery};
+use smartpulse_clients::push::{DeviceResult, DeviceType, Push, SendPush, SendReport};
 use smartpulse_pipeline::error::Result;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,41 +29,6 @@ const SENT_KEPT: Duration = Duration::from_secs(600);
 const WAITS: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 
-/// `POST /api/send-push-notification`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SendPush {
-    /// Whose devices.
-    pub user_id: Uuid,
-    /// The headline.
-    pub title: String,
-    /// The text.
-    pub body: String,
-    /// Which devices.
-    pub device_type: DeviceType,
-}
-
-/// Its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SendReport {
-    /// Devices whose service took the message.
-    pub sent: usize,
-    /// All others.
-    pub failed: usize,
-    /// Each device.
-    pub results: Vec<DeviceResult>,
-}
-
-/// What became of the message to one device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DeviceResult {
-    /// Which.
-    pub device_id: Uuid,
-    /// `sent`, `gone` (and removed), `refused`, or `failed` after all tries.
-    pub status: &'static str,
-}
-
 /// Tells users' devices.
 pub struct Pusher {
     delivery: SharedDelivery,
@@ -80,12 +46,6 @@ impl Pusher {
         let devices = Cache::builder().max_capacity(USERS_MAX).time_to_live(DEVICES_KEPT).build();
         let sent = Cache::builder().max_capacity(SENT_MAX).time_to_live(SENT_KEPT).build();
         Self { delivery, web_push, fcm, devices, sent }
-    }
-
-    /// What pages subscribe with (`applicationServerKey`); none where Web Push is not set up.
-    #[must_use]
-    pub fn public_key(&self) -> Option<&str> {
-        self.web_push.as_ref().map(WebPush::public_key)
     }
 
     /// The devices that a message goes to: those of the wanted type whose service is set up.
@@ -139,11 +99,29 @@ impl Pusher {
         Ok(outcome)
     }
 
-    /// Tells all of a user's devices at once, trying again for some two seconds.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn send(&self, request: &SendPush) -> Result<SendReport> {
+    /// Tells one device, with tries.
+    async fn insist(&self, device: &Device, message: &PushMessage) -> Result<Outcome> {
+        let longest = WAITS[WAITS.len() - 1];
+        for wait in WAITS {
+            match self.tell(device, message, message.ttl).await? {
+                // Who asks for more patience than a caller has gets no further try.
+                Outcome::Later { after, .. } if after.unwrap_or_default() <= longest => {
+                    tokio::time::sleep(wait.max(after.unwrap_or_default())).await;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+        self.tell(device, message, message.ttl).await
+    }
+}
+
+#[async_trait]
+impl Push for Pusher {
+    fn public_key(&self) -> Option<&str> {
+        self.web_push.as_ref().map(WebPush::public_key)
+    }
+
+    async fn send(&self, request: &SendPush) -> Result<SendReport> {
         let message = PushMessage {
             id: Uuid::new_v4(),
             user_id: request.user_id,
@@ -165,20 +143,5 @@ impl Pusher {
             report.results.push(DeviceResult { device_id: device.id, status: outcome.status() });
         }
         Ok(report)
-    }
-
-    /// Tells one device, with tries.
-    async fn insist(&self, device: &Device, message: &PushMessage) -> Result<Outcome> {
-        let longest = WAITS[WAITS.len() - 1];
-        for wait in WAITS {
-            match self.tell(device, message, message.ttl).await? {
-                // Who asks for more patience than a caller has gets no further try.
-                Outcome::Later { after, .. } if after.unwrap_or_default() <= longest => {
-                    tokio::time::sleep(wait.max(after.unwrap_or_default())).await;
-                }
-                outcome => return Ok(outcome),
-            }
-        }
-        self.tell(device, message, message.ttl).await
     }
 }

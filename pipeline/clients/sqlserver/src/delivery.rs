@@ -63,7 +63,8 @@ impl Delivery for SqlServerDelivery {
         // Id, UserId, IntegrationType, Token, SubscriptionJson, OSVersion.
         let device = |row: &Row| -> Option<Result<Device>> {
             let integration = rows::integer(row, 2).and_then(Integration::of)?;
-            Some(id(row, 0).map(|id| Device { id, integration, token: text(row, 3), subscription: text(row, 4) }))
+            let (token, subscription, os_version) = (text(row, 3), text(row, 4), text(row, 5));
+            Some(id(row, 0).map(|id| Device { id, integration, token, subscription, os_version }))
         };
         found.iter().filter_map(device).take(DEVICES_MAX as usize).collect()
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// What `dbo.GetUserDevices` does.
-const DEVICES: &str = "SELECT Id, IntegrationType, Token, SubscriptionJson FROM SysUserDeviceInfo
+const DEVICES: &str = "SELECT Id, IntegrationType, Token, SubscriptionJson, OSVersion FROM SysUserDeviceInfo
     WHERE UserId = ?1 ORDER BY Id LIMIT ?2";
 
 /// The oldest ?1 mails that are due, claimed for ?2 seconds.
@@ -82,7 +82,8 @@ impl Delivery for SqliteDelivery {
             let mut devices = Vec::new();
             while let Some(row) = rows.next()? {
                 let Some(integration) = Integration::of(row.get(1)?) else { continue };
-                devices.push(Device { id: id(row, 0)?, integration, token: row.get(2)?, subscription: row.get(3)? });
+                let (token, subscription, os_version) = (row.get(2)?, row.get(3)?, row.get(4)?);
+                devices.push(Device { id: id(row, 0)?, integration, token, subscription, os_version });
             }
             Ok(devices)
         })

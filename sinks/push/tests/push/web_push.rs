@@ -4,7 +4,7 @@ use crate::place::{Place, TIMEOUT_MS, USER, id, message};
 use crate::server::{Answer, Server};
 use reqwest::dns::{Name, Resolve};
 use smartpulse_push::endpoint::{PublicOnly, Reach};
-use smartpulse_push::{DeviceType, Outcome, SendPush};
+use smartpulse_push::{DeviceType, Outcome, Push, SendPush};
 use smartpulse_testing::within;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -225,8 +225,8 @@ async fn a_request_of_the_api_tells_all_devices_and_sums_up() {
         place.browser(number, USER, &server.url("/x")).await;
     }
     place.register(5, USER, 1, "an app").await;
-    let request = serde_json::json!({"userId": id(USER), "title": "t", "body": "b", "deviceType": "Both"});
-    let request: SendPush = serde_json::from_value(request).unwrap();
+    let (title, body, device_type) = ("t".to_owned(), "b".to_owned(), DeviceType::Both);
+    let request = SendPush { user_id: id(USER), title, body, device_type };
     let report = place.web_push().send(&request).await.unwrap();
     let results: Vec<_> = report.results.iter().map(|result| (result.device_id, result.status)).collect();
     assert_eq!((report.sent, report.failed), (2, 2));
