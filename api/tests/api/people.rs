@@ -108,7 +108,7 @@ async fn place() -> Place {
     let listener = smartpulse_api::bind(&settings).await.unwrap();
     let address = listener.local_addr().unwrap();
     let api = Api::new(settings, "development", parts).unwrap();
-    let world = World { database: MemoryDatabase::new(), cache, readiness, router: api.router() };
+    let world = World { database: MemoryDatabase::new(), cache, readiness, service: api.service() };
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(api.serve(listener, async {
         let _ = stopped.await;
@@ -350,10 +350,9 @@ async fn an_editor_tells_the_devices_of_users_of_the_company() {
     assert_eq!((theirs.status.as_u16(), &theirs.text), (404, &unknown.text));
     assert_eq!(place.send(7, "POST", path, body(9)).await.status.as_u16(), 403, "a viewer tells nobody");
     assert_eq!(place.send_as(&bearer(7, Role::Admin), "POST", path, body(8)).await.status.as_u16(), 200);
-    let asked = place.asked.0.lock().unwrap();
+    let asked = place.asked.0.lock().unwrap().clone();
     assert_eq!(asked.iter().map(|push| push.user_id).collect::<Vec<_>>(), [id(9), id(8)]);
     assert_eq!(asked[0].device_type, DeviceType::Fcm);
-    drop(asked);
     assert_eq!(place.send(7, "GET", "/api/push/public-key", Value::Null).await.json(), json!({"publicKey": "BKey"}));
 }
 
