@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
@@ -122,9 +123,10 @@ impl Scene {
     }
 }
 
-/// A push service that takes everything (RFC 8030), and counts by path.
+/// A push service that takes everything (RFC 8030) and counts by path, unless it is told to be out of order.
 pub struct PushService {
     base: String,
+    takes: Arc<AtomicBool>,
     told: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
@@ -133,14 +135,20 @@ impl PushService {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let told = Arc::<Mutex<BTreeMap<String, u64>>>::default();
-        let counts = Arc::clone(&told);
+        let takes = Arc::new(AtomicBool::new(true));
+        let (order, counts) = (Arc::clone(&takes), Arc::clone(&told));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let counts = Arc::clone(&counts);
-                std::thread::spawn(move || serve(stream, &counts));
+                let (order, counts) = (Arc::clone(&order), Arc::clone(&counts));
+                std::thread::spawn(move || serve(stream, &order, &counts));
             }
         });
-        Self { base, told }
+        Self { base, takes, told }
+    }
+
+    /// Whether it takes messages, or answers 503.
+    pub fn answer(&self, takes: bool) {
+        self.takes.store(takes, Ordering::Release);
     }
 
     /// How many messages came for a user.
@@ -150,7 +158,7 @@ impl PushService {
 }
 
 /// Takes the requests of a connection until it ends, in whatever way.
-fn serve(stream: TcpStream, counts: &Mutex<BTreeMap<String, u64>>) {
+fn serve(stream: TcpStream, takes: &AtomicBool, counts: &Mutex<BTreeMap<String, u64>>) {
     stream.set_nodelay(true).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::new(stream);
@@ -173,8 +181,14 @@ fn serve(stream: TcpStream, counts: &Mutex<BTreeMap<String, u64>>) {
         if reader.read_exact(&mut vec![0; length]).is_err() {
             return;
         }
-        *counts.lock().unwrap().entry(path).or_default() += 1;
-        if writer.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").is_err() {
+        let answer = match takes.load(Ordering::Acquire) {
+            true => {
+                *counts.lock().unwrap().entry(path).or_default() += 1;
+                "201 Created"
+            }
+            false => "503 Service Unavailable",
+        };
+        if writer.write_all(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").as_bytes()).is_err() {
             return;
         }
     }
