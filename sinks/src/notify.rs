@@ -6,7 +6,8 @@
 //! ```json
 //! { "id": "UUIDv5(rule, entity, version, channel, user)", "rule": "...", "entity": "...", "version": 7, "channel": "Email",
 //!   "userId": "...", "to": "anna@example.com", "displayName": "Anna", "title": "...", "body": "...", "type": "...",
-//!   "url": "...", "templateId": "notification", "data": {}, "createdAt": "..." }
+//!   "url": "...", "templateId": "notification", "data": {}, "unsubscribeUrl": "of mails, where the settings have a page",
+//!   "createdAt": "..." }
 //! ```
 //!
 //! Who is told: the users of the audience, page by page; not by a channel that they switched off (`switched_off`), and not within
@@ -34,7 +35,9 @@ use serde_json::Map;
 use smartpulse_clients::bus::{Outgoing, SharedBus};
 use smartpulse_clients::database::SharedDatabase;
 use smartpulse_clients::notifications::{Audience, Quiet, SharedNotifications, USERS_MAX};
+use smartpulse_clients::unsubscribe::Unsubscribe;
 use smartpulse_pipeline::error::{Error, Result};
+use smartpulse_pipeline::message::Channel;
 use smartpulse_pipeline::registry::{BuildContext, Check, Config, SinkConfig};
 use smartpulse_pipeline::sink::{Rejected, Sink};
 use smartpulse_pipeline::telemetry::ComponentMetrics;
@@ -92,6 +95,7 @@ impl SinkConfig for NotifyConfig {
             bus: cx.resource(&self.bus).await?,
             topic: NameTemplate::parse(&self.topic).map_err(Error::fatal)?,
             partition: cx.settings.partition.clone(),
+            unsubscribe: Unsubscribe::new(&cx.settings.notifications, &cx.settings.environment)?,
             metrics: cx.metrics.clone(),
         }))
     }
@@ -103,6 +107,7 @@ struct Notify {
     bus: SharedBus,
     topic: NameTemplate,
     partition: String,
+    unsubscribe: Option<Unsubscribe>,
     metrics: Arc<ComponentMetrics>,
 }
 
@@ -155,7 +160,10 @@ impl Notify {
             let alone = self.quiet(request, page.iter().filter(reached)).await?;
             for person in page.iter().filter(reached).filter(|person| !alone.contains(&person.user.id)) {
                 for channel in channels.iter().filter(|channel| !person.off.contains(channel)) {
-                    let message = request.message(&person.user, *channel, data, time);
+                    let mut message = request.message(&person.user, *channel, data, time);
+                    if let (Channel::Email, Some(unsubscribe)) = (*channel, &self.unsubscribe) {
+                        message.unsubscribe_url = Some(unsubscribe.link(person.user.id, *channel));
+                    }
                     let payload = serde_json::to_vec(&message)
                         .map_err(|error| Error::rejected("the message has no JSON form").because(error))?;
                     outbox.put(&topic, outgoing(event, person.user.id, time, payload));

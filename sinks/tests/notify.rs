@@ -50,7 +50,8 @@ impl Place {
         let notifications = database.notifications().unwrap();
         notifications.switch(id(PEOPLE[1]), &[(Channel::Email, false)]).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let rig = Rig::new(store, &[&format!("data_dir={}", folder.path().display())], |registry| {
+        let page = "notifications.unsubscribe_url=https://app.example/unsubscribe";
+        let rig = Rig::new(store, &[&format!("data_dir={}", folder.path().display()), page], |registry| {
             smartpulse_clients::register(registry);
             smartpulse_sinks::register(registry);
         });
@@ -128,8 +129,11 @@ async fn each_user_is_told_by_each_channel_that_is_on_and_the_same_request_again
         .collect();
     assert_eq!(whom(&first), expected);
     let mail = |told: &&Told| told.key == uuid(1) && told.message["channel"] == "Email";
+    let mut message = first.iter().find(mail).unwrap().message.clone();
+    let unsubscribe = message.as_object_mut().unwrap().remove("unsubscribeUrl").unwrap();
+    assert!(unsubscribe.as_str().unwrap().starts_with("https://app.example/unsubscribe?token="), "{unsubscribe}");
     assert_eq!(
-        first.iter().find(mail).unwrap().message,
+        message,
         json!({
             "id": delivery_id("dropped", &uuid(9), 7, Channel::Email, id(1)), "rule": "dropped", "entity": uuid(9),
             "version": 7, "channel": "Email", "userId": uuid(1), "to": "user1@example.com", "displayName": "J\u{f6}rg 1",

@@ -43,6 +43,20 @@ fn the_lines_to_try_do_what_they_say() {
     let (level, after) = read();
     assert_eq!((level.as_str(), &after["demand"]), ("L1", &Value::from(0.5)));
 
+    // It falls by more than 30 %, and a person of its company reads so.
+    let (key, anna) = (before["id"].as_str().expect("an id"), between(&lines, "ANNA=", "\n"));
+    for demand in [0.9, 0.4] {
+        let sql = "UPDATE Forecasts SET Demand = ?1 WHERE Id = ?2";
+        assert_eq!(other.execute(sql, rusqlite::params![demand, key]).expect("an update"), 1);
+    }
+    let inbox = between(&lines, "curl -H \"Authorization: Bearer $ANNA\" '", "'");
+    wait_until("a notification", || {
+        let request = ureq::get(inbox).header("Authorization", format!("Bearer {anna}"));
+        let text = request.call().expect("an answer").body_mut().read_to_string().expect("a body");
+        let page: Value = serde_json::from_str(&text).expect("JSON");
+        page["items"].as_array().is_some_and(|items| items.iter().any(|item| item["type"] == "DemandDropped"))
+    });
+
     demo.signal("TERM");
     demo.end().exits(0);
 }

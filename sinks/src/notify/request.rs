@@ -85,6 +85,9 @@ pub(crate) struct DeliveryMessage<'a> {
     url: Option<&'a str>,
     template_id: &'a str,
     data: &'a Map<String, Value>,
+    /// Where a mail is switched off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsubscribe_url: Option<String>,
     created_at: String,
 }
 
@@ -182,6 +185,7 @@ impl NotificationRequest {
             url: self.url.as_deref(),
             template_id: self.template_id.as_deref().unwrap_or(TEMPLATE),
             data,
+            unsubscribe_url: None,
             created_at: time.to_string(),
         }
     }
