@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use crate::process::{APPLIED, Instance, LIVE, block_on, pipeline, until};
+use crate::process::{Instance, LIVE, block_on, pipeline, until};
 use crate::server::Server;
 use serde_json::{Value, json};
 use smartpulse_clients::database::{Database, Write, Written};
@@ -23,6 +23,17 @@ pub const INSTANCES: usize = 3;
 
 /// How many ids one request of the API may name.
 const IDS_MAX: usize = 500;
+
+/// Logs what an instance's cache takes over: key, version.
+const TAKEN_OVER: &str = r#"
+name: applied
+sources:
+  changes: { type: data_changed, cache: forecasts }
+operators:
+  line: { type: map, inputs: [changes], template: { key: "{/key}", version: "{/version}" } }
+sinks:
+  log: { type: file, inputs: [line], path: "${env:APPLIED}" }
+"#;
 
 /// The engines, and the instances on them.
 pub struct Cluster {
@@ -55,7 +66,7 @@ impl Cluster {
             path
         };
         let applied = folder.path().join("applied.yaml");
-        std::fs::write(&applied, APPLIED).unwrap();
+        std::fs::write(&applied, TAKEN_OVER).unwrap();
         let files: Vec<PathBuf> = LIVE.iter().map(|name| pipeline(name)).chain([applied]).collect();
         let slot = |n: usize| {
             let folder = make(&format!("instance-{n}"));
@@ -242,7 +253,7 @@ impl Cluster {
         });
     }
 
-    /// What all lives of all instances heard, each in its own file.
+    /// What the caches of all lives of all instances took over, each in its own file.
     pub fn applied(&self) -> Vec<PathBuf> {
         self.slots.iter().flat_map(|slot| (0..slot.lives).map(|life| slot.log(life))).collect()
     }
