@@ -23,7 +23,15 @@ const fn view(
     permission: Option<&'static str>,
     rows: Rows,
 ) -> View {
-    View { database: None, schema: "sys", name, physical, object_id, columns, rows, permission }
+    View { database: None, schema: "sys", name, physical, object_id, columns, rows, permission, grows: None }
+}
+
+impl View {
+    /// See [`View::grows`].
+    const fn growing(mut self, column: (&'static str, &'static str)) -> Self {
+        self.grows = Some(column);
+        self
+    }
 }
 
 const fn agent(
@@ -42,6 +50,7 @@ const fn agent(
         columns,
         rows,
         permission: Some("SELECT MSDB"),
+        grows: None,
     }
 }
 
@@ -142,7 +151,9 @@ pub(super) const VIEWS: &[View] = &[
         ],
         Some(STATE),
         |look, connection| {
-            let mut statement = connection.prepare_cached("SELECT ts, time FROM sp_commit")?;
+            let mut statement = connection.prepare_cached(
+                "SELECT ts, time FROM sp_commit WHERE ts > (SELECT ifnull(max(c1), 0) FROM temp.sv_dm_tran_commit_table)",
+            )?;
             let mut rows = statement.query([])?;
             let mut out = Vec::new();
             while let Some(row) = rows.next()? {
@@ -151,7 +162,8 @@ pub(super) const VIEWS: &[View] = &[
             }
             Ok(out)
         },
-    ),
+    )
+    .growing(("sp_commit", "ts")),
     view(
         "dm_cdc_log_scan_sessions",
         "sv_dm_cdc_log_scan_sessions",

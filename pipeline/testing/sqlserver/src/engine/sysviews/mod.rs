@@ -50,6 +50,9 @@ pub(crate) struct View {
     rows: fn(&Look<'_>, &Connection) -> Result<Vec<Vec<Cell>>>,
     /// The permission that it asks for.
     permission: Option<&'static str>,
+    /// The column that its first one is, as (table, column), where rows never change and come with rising numbers: a session that
+    /// looks again gets the new ones only.
+    grows: Option<(&'static str, &'static str)>,
 }
 
 fn all() -> impl Iterator<Item = &'static View> {
@@ -84,9 +87,16 @@ pub(crate) fn fill(connection: &Connection, physical: &str, look: &Look<'_>) -> 
         })
         .collect::<Vec<_>>()
         .join(", ");
+    let columns = if view.grows.is_some() { columns.replacen("c1", "c1 INTEGER PRIMARY KEY", 1) } else { columns };
     connection.execute_batch(&format!("CREATE TEMP TABLE IF NOT EXISTS {physical} ({columns})"))?;
+    // What is not there any more goes; without `grows` all of it.
+    let gone = view.grows.map_or_else(String::new, |(table, column)| {
+        format!(
+            " WHERE c1 < (SELECT ifnull(min({column}), 0) FROM {table}) OR c1 > (SELECT ifnull(max({column}), 0) FROM {table})"
+        )
+    });
+    connection.prepare_cached(&format!("DELETE FROM temp.{physical}{gone}"))?.execute([])?;
     let rows = (view.rows)(look, connection)?;
-    connection.prepare_cached(&format!("DELETE FROM temp.{physical}"))?.execute([])?;
     let marks = (1..=view.columns.len()).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ");
     let mut insert = connection.prepare_cached(&format!("INSERT INTO temp.{physical} VALUES ({marks})"))?;
     for row in rows {

@@ -17,7 +17,7 @@ pub(super) const fn view(
     columns: &'static [ColumnOf],
     rows: fn(&Look<'_>, &Connection) -> Rows,
 ) -> View {
-    View { database: None, schema: "sys", name, physical, object_id, columns, rows, permission: None }
+    View { database: None, schema: "sys", name, physical, object_id, columns, rows, permission: None, grows: None }
 }
 
 pub(super) const fn information(
@@ -27,7 +27,17 @@ pub(super) const fn information(
     columns: &'static [ColumnOf],
     rows: fn(&Look<'_>, &Connection) -> Rows,
 ) -> View {
-    View { database: None, schema: "INFORMATION_SCHEMA", name, physical, object_id, columns, rows, permission: None }
+    View {
+        database: None,
+        schema: "INFORMATION_SCHEMA",
+        name,
+        physical,
+        object_id,
+        columns,
+        rows,
+        permission: None,
+        grows: None,
+    }
 }
 
 /// The columns of objects.

@@ -16,7 +16,7 @@ const fn view(
     columns: &'static [ColumnOf],
     rows: fn(&Look<'_>, &Connection) -> Result<Vec<Vec<Cell>>>,
 ) -> View {
-    View { database: None, schema: "sys", name, physical, object_id, columns, rows, permission: None }
+    View { database: None, schema: "sys", name, physical, object_id, columns, rows, permission: None, grows: None }
 }
 
 /// A GUID that the database keeps.
