@@ -9,7 +9,7 @@ use smartpulse_pipeline::registry::Check;
 use std::cmp::Ordering;
 
 /// What is wrong with a condition of only a pointer.
-pub(crate) const COMPARES_NOTHING: &str = "the condition compares nothing";
+const COMPARES_NOTHING: &str = "the condition compares nothing";
 
 /// One comparison. Where several are given, all must hold. What the pointer does not find equals nothing, is
 /// not equal to anything given, is neither above nor below anything, and neither dropped nor rose.
@@ -105,7 +105,7 @@ impl Condition {
     }
 
     /// Whether it says anything.
-    pub(crate) fn compares(&self) -> bool {
+    fn compares(&self) -> bool {
         let bounds = [self.above, self.at_least, self.below, self.at_most];
         self.equals.is_some()
             || self.not_equals.is_some()
@@ -114,21 +114,31 @@ impl Condition {
             || bounds.iter().chain(&self.differences()).any(Option::is_some)
     }
 
-    /// Complains when nothing is compared, or a comparison lacks its other half.
-    pub(crate) fn validate(&self, at: &str, check: &mut Check<'_>) {
+    /// What is wrong with it, and what helps: nothing is compared, or a comparison lacks its other half.
+    pub(crate) fn problem(&self) -> Option<(String, Option<String>)> {
         let by = "`drops_by`, `rises_by`, `changes_by` or `apart_by`";
-        let differs = self.differences().iter().any(Option::is_some);
-        if self.against.is_some() != differs {
-            let (message, help) = match differs {
-                true => ("nothing says what it is compared with", "add `against: /previous/...`".to_owned()),
-                false => ("`against` compares nothing", format!("add {by}")),
-            };
-            check.problem(at, message, Some(help));
-        } else if self.differences().into_iter().flatten().any(|by| !by.is_finite() || by < 0.0) {
-            check.problem(at, format!("{by} is a number of 0 or more"), None);
-        } else if !self.compares() {
-            let help = "give it `equals`, `not_equals`, `one_of`, `exists`, `above`, `at_least`, `below` or `at_most`; or `against` and ";
-            check.problem(at, COMPARES_NOTHING, Some(format!("{help}{by}")));
+        let differences: Vec<f64> = self.differences().into_iter().flatten().collect();
+        match (&self.against, differences.as_slice()) {
+            (None, [_, ..]) => {
+                let help = "add `against: /previous/...`".to_owned();
+                Some(("nothing says what it is compared with".to_owned(), Some(help)))
+            }
+            (Some(_), []) => Some(("`against` compares nothing".to_owned(), Some(format!("add {by}")))),
+            (Some(_), some) if some.iter().any(|by| !by.is_finite() || *by < 0.0) => {
+                Some((format!("{by} is a number of 0 or more"), None))
+            }
+            (None, []) if !self.compares() => {
+                let help = "give it `equals`, `not_equals`, `one_of`, `exists`, `above`, `at_least`, `below` or `at_most`; or `against` and ";
+                Some((COMPARES_NOTHING.to_owned(), Some(format!("{help}{by}"))))
+            }
+            _ => None,
+        }
+    }
+
+    /// Complains of what is wrong with it.
+    pub(crate) fn validate(&self, at: &str, check: &mut Check<'_>) {
+        if let Some((message, help)) = self.problem() {
+            check.problem(at, message, help);
         }
     }
 }

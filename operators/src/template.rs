@@ -1,6 +1,6 @@
 //! Templates of JSON documents, read once from YAML and rendered per event straight into bytes.
 
-use crate::condition::{COMPARES_NOTHING, Condition};
+use crate::condition::Condition;
 use crate::filter::FilterConfig;
 use crate::view::ViewPointer;
 use schemars::JsonSchema;
@@ -140,8 +140,8 @@ fn parse_function(name: &str, argument: &Value) -> Result<Template, String> {
             let If { all, any, then, otherwise } = serde_json::from_value(argument.clone()).map_err(|error| {
                 format!("`$if` takes {{all: [conditions], any: [conditions], then, else}}: {error}")
             })?;
-            if !all.iter().chain(&any).all(Condition::compares) {
-                return Err(format!("in `$if`: {COMPARES_NOTHING}"));
+            if let Some((problem, _)) = all.iter().chain(&any).find_map(Condition::problem) {
+                return Err(format!("in `$if`: {problem}"));
             }
             Ok(Template::If(Box::new(Choice { when: FilterConfig { all, any }, then, otherwise })))
         }
@@ -333,6 +333,11 @@ mod tests {
             (r#"{"$set":[],"x":1}"#, "must be the only member"),
             (r#"{"x":1,"$set":[]}"#, "must be the only member"),
             (r#"{"$if":{"all":[{"pointer":"/key"}],"then":1,"else":2}}"#, "compares nothing"),
+            (r#"{"$if":{"all":[{"pointer":"/key","drops_by":1}],"then":1,"else":2}}"#, "what it is compared with"),
+            (
+                r#"{"$if":{"all":[{"pointer":"/key","against":"/key"}],"then":1,"else":2}}"#,
+                "`against` compares nothing",
+            ),
             (r#"{"$set":7}"#, "takes a list"),
             (r#"{"$if":{"then":1}}"#, "missing field `else`"),
         ] {
