@@ -60,6 +60,7 @@ fn mail(number: u64) -> QueuedMail {
         body_html: Some("<p>The demand crossed one half of its capacity.</p>\n".repeat(20)),
         body_text: Some("The demand crossed one half of its capacity.\n".repeat(15)),
         attachments: None,
+        unsubscribe_url: None,
         attempts: 1,
     }
 }

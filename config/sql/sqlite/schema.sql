@@ -1,4 +1,4 @@
--- The embedded database up to version 2 (PRAGMA user_version); mail.sql leads to version 3. Safe to run again: a file of
+-- The embedded database up to version 2 (PRAGMA user_version); mail.sql leads to version 3, unsubscribe.sql to 6. Safe to run again: a file of
 -- version 1 gets what it lacks (version 2 brought what notifications need). Names are those of SQL Server's schema; declared
 -- types too, and they keep their meaning here: SQLite gives `uniqueidentifier` and `datetime2(3)` numeric
 -- affinity, under which a text with dashes stays text; `float` becomes REAL; `nvarchar` TEXT; `bigint` INTEGER.

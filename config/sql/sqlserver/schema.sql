@@ -122,6 +122,10 @@ GO
 IF COL_LENGTH(N'dbo.NheaMailQueue', N'NotBefore') IS NULL
     ALTER TABLE dbo.NheaMailQueue ADD NotBefore datetime2(3) NULL;
 GO
+-- The link by which the recipient switches such mails off.
+IF COL_LENGTH(N'dbo.NheaMailQueue', N'UnsubscribeUrl') IS NULL
+    ALTER TABLE dbo.NheaMailQueue ADD UnsubscribeUrl nvarchar(2000) NULL;
+GO
 -- What instances have logged, at or above log.table.level. Seq counts an instance's lines; Fields is a JSON object.
 IF OBJECT_ID(N'dbo.Logs', N'U') IS NULL
 CREATE TABLE dbo.Logs (

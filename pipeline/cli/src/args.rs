@@ -90,9 +90,11 @@ const EXPLAIN_HELP: &str = "\
 Examples:
   smartpulse explain --key 3661d4e6-05d5-5993-a6bf-3ee0196d7164
   smartpulse explain --key UUID --instance 10.0.0.1:8080 --instance 10.0.0.2:8080
+  smartpulse explain --notification 5b6c0c52-6f0e-5b0e-9d0a-0d5f2f7c1b7e
 
 For one forecast: the database's version, where capture is, the shared version, the version that each instance answers
-with, and the last changes with when they were on each topic. Nothing is written.";
+with, and the last changes with when they were on each topic. For a notification: whom it tells what, by which channel, and
+what became of each attempt. Nothing is written.";
 
 const RESNAPSHOT_HELP: &str = "\
 Examples:
@@ -297,8 +299,11 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// The forecast's id
-    #[arg(long, value_name = "KEY")]
-    pub key: String,
+    #[arg(long, value_name = "KEY", required_unless_present = "notification")]
+    pub key: Option<String>,
+    /// The delivery of a notification instead, by its id or by that of an attempt
+    #[arg(long, value_name = "ID", conflicts_with_all = ["key", "instances"])]
+    pub notification: Option<Uuid>,
     /// An instance's API; may be repeated; that of the settings by default
     #[arg(long = "instance", value_name = "HOST:PORT")]
     pub instances: Vec<String>,

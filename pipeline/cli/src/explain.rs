@@ -3,6 +3,7 @@
 //! Nothing is written and no subscription stays. The topics are read from their beginning, as far as the time allows.
 
 use crate::args::{ExplainArgs, SettingsArgs};
+use crate::explain_notification;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::http;
@@ -58,9 +59,13 @@ const CHANGE_WIDTH: usize = 60;
 pub fn explain(args: &SettingsArgs, explain: &ExplainArgs) -> Result<(), Failure> {
     let (session, runtime) = setup::for_tools(args)?;
     runtime.block_on(async {
+        if let Some(id) = explain.notification {
+            return explain_notification::explain(&session, id).await;
+        }
         // Without a folder there is nothing embedded to look into, and none is made.
         let home = Home::existing(&session).await;
-        let asked = Asked { session: &session, key: explain.key.as_str().into(), embedded: home.is_ok() };
+        let asked =
+            Asked { session: &session, key: explain.key.as_deref().unwrap_or_default().into(), embedded: home.is_ok() };
         let mut text = format!("{SECTION} {}\n", asked.key);
         let mut line = |name: &str, value: &str| {
             let _ = writeln!(text, "  {name:<26}{value}");

@@ -15,7 +15,7 @@
 //! | `plan` | what capture needs, asked of the databases |
 //! | `position`, `dlq` | answers from the data folder, beside a running graph |
 //! | `logs` | what instances have logged, from the database |
-//! | `explain` | where one entity stands, from the database to the instances |
+//! | `explain`, `explain_notification` | where one entity stands, from the database to the instances; what became of a notification |
 //! | `http` | one question to an instance |
 //! | `token` | a bearer token for development |
 //! | `vapid` | the key pair of Web Push |
@@ -33,6 +33,7 @@ mod dev;
 mod dlq;
 mod engine;
 mod explain;
+mod explain_notification;
 mod failure;
 mod graph;
 mod home;

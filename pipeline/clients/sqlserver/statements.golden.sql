@@ -266,7 +266,7 @@ DELETE FROM [dbo].[SysUserDeviceInfo] OUTPUT deleted.Id WHERE Id = @P1
 UPDATE [dbo].[NheaMailQueue]
 SET Status = N'Sending', Attempts = Attempts + 1, NotBefore = DATEADD(millisecond, @P2, SYSUTCDATETIME())
 OUTPUT inserted.Id, inserted.ToAddress, inserted.Subject, inserted.BodyHtml, inserted.BodyText, inserted.Attachments,
-    inserted.Attempts
+    inserted.Attempts, inserted.UnsubscribeUrl
 WHERE Id IN (
     SELECT TOP (@P1) Id
     FROM [dbo].[NheaMailQueue] WITH (UPDLOCK, READPAST, ROWLOCK)
@@ -928,6 +928,11 @@ IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.NheaM
 -- Until when a mail rests: while it is being sent the end of the sender's claim, and then the wait before another try.
 IF COL_LENGTH(N'dbo.NheaMailQueue', N'NotBefore') IS NULL
     ALTER TABLE dbo.NheaMailQueue ADD NotBefore datetime2(3) NULL;
+
+-- schema
+-- The link by which the recipient switches such mails off.
+IF COL_LENGTH(N'dbo.NheaMailQueue', N'UnsubscribeUrl') IS NULL
+    ALTER TABLE dbo.NheaMailQueue ADD UnsubscribeUrl nvarchar(2000) NULL;
 
 -- schema
 -- What instances have logged, at or above log.table.level. Seq counts an instance's lines; Fields is a JSON object.

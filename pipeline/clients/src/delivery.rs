@@ -78,6 +78,8 @@ pub struct QueuedMail {
     pub body_text: Option<String>,
     /// The attachments, in JSON.
     pub attachments: Option<String>,
+    /// The link by which the recipient switches such mails off.
+    pub unsubscribe_url: Option<String>,
     /// How often it was claimed, this time included: with the id it tells this claim from others.
     pub attempts: i32,
 }

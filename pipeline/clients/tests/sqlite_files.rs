@@ -284,7 +284,7 @@ async fn a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has() {
     drop(database);
     let other = Connection::open(folder.path().join("main.db")).unwrap();
     let version: i64 = other.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 5);
+    assert_eq!(version, 6);
     other
         .execute_batch(
             "DROP TABLE Notifications; DROP TABLE NheaMailQueue; DROP TABLE SysUserDeviceInfo; DROP TABLE Logs;
@@ -318,7 +318,7 @@ async fn queued_mails_of_version_2_can_be_claimed() {
     assert_eq!(database.insert_absent("NheaMailQueue", &mail).await.unwrap().inserted, 1);
     drop(database);
     let other = Connection::open(folder.path().join("main.db")).unwrap();
-    other.execute_batch("ALTER TABLE NheaMailQueue DROP COLUMN NotBefore; PRAGMA user_version = 2").unwrap();
+    other.execute_batch("ALTER TABLE NheaMailQueue DROP COLUMN NotBefore; ALTER TABLE NheaMailQueue DROP COLUMN UnsubscribeUrl; PRAGMA user_version = 2").unwrap();
     drop(other);
 
     let database = open();

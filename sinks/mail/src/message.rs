@@ -3,11 +3,37 @@
 //! Every body goes out in quoted-printable or base64, so that no byte of it (a bare line feed, a dot of its own line) can mean
 //! something to a server (RUSTSEC-2026-0561). The id of a message is that of the mail: one that is sent twice can be known.
 
-use crate::request::{Attachment, address};
-use lettre::message::header::{ContentTransferEncoding, ContentType};
+use crate::request::{Attachment, address, link};
+use lettre::message::header::{ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue};
 use lettre::message::{Attachment as Part, Body, Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
 use smartpulse_clients::delivery::QueuedMail;
+
+/// A header whose value is written as it stands.
+macro_rules! plain_header {
+    ($type:ident, $name:literal) => {
+        #[derive(Debug, Clone)]
+        struct $type(String);
+
+        impl Header for $type {
+            fn name() -> HeaderName {
+                HeaderName::new_from_ascii_str($name)
+            }
+
+            fn parse(text: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+                Ok(Self(text.to_owned()))
+            }
+
+            fn display(&self) -> HeaderValue {
+                // A link must not be folded or encoded: mail programs would not find it.
+                HeaderValue::dangerous_new_pre_encoded(Self::name(), self.0.clone(), self.0.clone())
+            }
+        }
+    };
+}
+
+plain_header!(ListUnsubscribe, "List-Unsubscribe");
+plain_header!(ListUnsubscribePost, "List-Unsubscribe-Post");
 
 /// Makes the message of a queued mail.
 ///
@@ -21,7 +47,14 @@ pub fn compose(mail: &QueuedMail, from: &Mailbox) -> Result<Message, String> {
         .map_err(|error| format!("{:?} is no address of a mail: {error}", mail.to_address))?;
     let to = Mailbox::new(None, to);
     let id = format!("<{}@{}>", mail.id, from.email.domain());
-    let message = Message::builder().from(from.clone()).to(to).subject(&mail.subject).message_id(Some(id)).date_now();
+    let mut message =
+        Message::builder().from(from.clone()).to(to).subject(&mail.subject).message_id(Some(id)).date_now();
+    if let Some(url) = &mail.unsubscribe_url {
+        link(url)?;
+        message = message.header(ListUnsubscribe(format!("<{url}>")));
+        // Of a page that a POST changes something at (RFC 8058, section 3.1).
+        message = message.header(ListUnsubscribePost("List-Unsubscribe=One-Click".to_owned()));
+    }
     let text = |kind: ContentType, text: &str| -> Result<SinglePart, String> {
         let encoding = ContentTransferEncoding::QuotedPrintable;
         let body = Body::new_with_encoding(text.to_owned(), encoding).map_err(|_| "the body cannot be encoded")?;

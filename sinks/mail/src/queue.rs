@@ -1,7 +1,7 @@
 //! `mail_queue`: renders mails and queues them for sending.
 //!
 //! Input: events whose document is a mail ([`MailRequest`]): `Id`, `To`, `Subject`, `TemplateId`, `TemplateData`,
-//! `Attachments`. An operator `batch` in front makes batches of 100, or of what came within 100 ms. A batch is grouped by template,
+//! `Attachments`, `UnsubscribeUrl`. An operator `batch` in front makes batches of 100, or of what came within 100 ms. A batch is grouped by template,
 //! rendered on all processors, and inserted into `NheaMailQueue` in one transaction, where the id is absent: so a mail is queued once, however
 //! often it comes. With a `ledger` what was queued before is passed over and counted (`told_before`), also when the queue was
 //! emptied since.
@@ -140,7 +140,11 @@ impl MailQueue {
 
 fn render(templates: &Templates, mails: &[Placed]) -> Vec<Made> {
     let one = |(index, mail): &Placed| {
-        let data = Value::Object(mail.template_data.clone());
+        let mut data = mail.template_data.clone();
+        if let Some(url) = &mail.unsubscribe_url {
+            data.entry("unsubscribeUrl").or_insert_with(|| url.as_str().into());
+        }
+        let data = Value::Object(data);
         let rendered = templates.render(&mail.template_id, &data);
         (*index, rendered.map(|rendered| mail.row(&rendered)))
     };

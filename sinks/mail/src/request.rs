@@ -9,6 +9,7 @@ use uuid::Uuid;
 /// What the columns hold.
 const ADDRESS_MAX: usize = 320;
 const SUBJECT_MAX: usize = 998;
+const LINK_MAX: usize = 2_000;
 
 /// A mail to one person (CONTRACTS 7).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -28,6 +29,10 @@ pub struct MailRequest {
     /// Files that go with it.
     #[serde(default)]
     pub attachments: Vec<Attachment>,
+    /// The link by which the recipient switches such mails off: templates get it as `unsubscribeUrl`, mail programs as a button
+    /// (RFC 8058).
+    #[serde(default)]
+    pub unsubscribe_url: Option<String>,
 }
 
 /// A file that goes with a mail.
@@ -79,6 +84,9 @@ impl MailRequest {
         for attachment in &mail.attachments {
             attachment.decode()?;
         }
+        if let Some(url) = &mail.unsubscribe_url {
+            link(url)?;
+        }
         Ok(mail)
     }
 
@@ -93,6 +101,7 @@ impl MailRequest {
             ("bodyHtml", json!(rendered.html)),
             ("bodyText", json!(rendered.text)),
             ("attachments", json!(attachments)),
+            ("unsubscribeUrl", json!(self.unsubscribe_url)),
         ];
         row.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
@@ -113,6 +122,20 @@ pub(crate) fn address(text: &str) -> Result<(), String> {
     }
     let shown: String = text.chars().take(60).collect();
     Err(format!("{shown:?} is no address of a mail: one such as anna@example.com is needed"))
+}
+
+/// Demands a link that a header can carry (RFC 2369, section 2): a web address without a space, a line break or a bracket.
+///
+/// # Errors
+/// What is wrong, in one line.
+pub(crate) fn link(text: &str) -> Result<(), String> {
+    let web = text.starts_with("https://") || text.starts_with("http://");
+    let plain = text.chars().all(|c| c.is_ascii_graphic() && c != '<' && c != '>');
+    if web && plain && text.len() <= LINK_MAX {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(60).collect();
+    Err(format!("{shown:?} is no link to unsubscribe by: a web address of {LINK_MAX} characters at most is needed"))
 }
 
 #[cfg(test)]
@@ -138,6 +161,9 @@ mod tests {
             ("Attachments", file("a\r\nb", "text/csv", ""), "no name"),
             ("Attachments", file("a.csv", "none", ""), "is none"),
             ("Attachments", file("a.csv", "text/csv", "?"), "base64"),
+            ("UnsubscribeUrl", json!("mailto:a@example.com"), "no link"),
+            ("UnsubscribeUrl", json!("https://x/\r\nBcc: b@example.com"), "no link"),
+            ("UnsubscribeUrl", json!("https://x/>, <https://y/"), "no link"),
         ] {
             let mut wrong = whole.clone();
             wrong[member] = value;

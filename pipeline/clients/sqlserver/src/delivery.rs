@@ -86,6 +86,7 @@ impl Delivery for SqlServerDelivery {
                 body_html: text(row, 3),
                 body_text: text(row, 4),
                 attachments: text(row, 5),
+                unsubscribe_url: text(row, 7),
                 attempts: attempts.ok_or_else(|| Error::rejected("Attempts of a mail is no number"))?,
             })
         };

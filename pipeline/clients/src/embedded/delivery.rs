@@ -25,7 +25,7 @@ const CLAIM: &str = "UPDATE NheaMailQueue SET Status = 'Sending', Attempts = Att
         NotBefore = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', printf('+%.3f seconds', ?2))
     WHERE Id IN (SELECT Id FROM NheaMailQueue WHERE Status IN ('Queued', 'Sending')
         AND (NotBefore IS NULL OR NotBefore <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) ORDER BY CreatedAt, Id LIMIT ?1)
-    RETURNING Id, ToAddress, Subject, BodyHtml, BodyText, Attachments, Attempts";
+    RETURNING Id, ToAddress, Subject, BodyHtml, BodyText, Attachments, Attempts, UnsubscribeUrl";
 
 /// The claim ?2 of the mail ?1 ends with status ?3, error ?4, a wait of ?5 milliseconds and ?6 attempts more.
 const SETTLE: &str =
@@ -114,6 +114,7 @@ impl Delivery for SqliteDelivery {
                         body_text: row.get(4)?,
                         attachments: row.get(5)?,
                         attempts: row.get(6)?,
+                        unsubscribe_url: row.get(7)?,
                     });
                 }
             }

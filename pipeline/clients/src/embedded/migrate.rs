@@ -11,6 +11,7 @@ use smartpulse_pipeline::error::Error;
 
 const SCHEMA: &str = include_str!("../../../../config/sql/sqlite/schema.sql");
 const MAIL: &str = include_str!("../../../../config/sql/sqlite/mail.sql");
+const UNSUBSCRIBE: &str = include_str!("../../../../config/sql/sqlite/unsubscribe.sql");
 const CAPTURE: &str = include_str!("../../../../config/sql/sqlite/capture.sql");
 
 /// Brings a file to `latest` by running `scripts[version]` for each version that it lacks.
@@ -42,7 +43,7 @@ pub(super) fn migrate(connection: &mut Connection, what: &str, scripts: &[&str])
 /// Fatal for a later schema version, or for a captured table that is not there or lacks what capture needs.
 pub(super) fn create_schema(connection: &mut Connection, captured: &[String]) -> Result<(), Failure> {
     // One script that makes whatever is missing leads to versions 1, 2, 4 and 5, which only added tables.
-    migrate(connection, "the database", &[SCHEMA, SCHEMA, MAIL, SCHEMA, SCHEMA])?;
+    migrate(connection, "the database", &[SCHEMA, SCHEMA, MAIL, SCHEMA, SCHEMA, UNSUBSCRIBE])?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for name in captured {
         ensure_capture(&transaction, name)?;

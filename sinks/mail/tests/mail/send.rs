@@ -34,6 +34,8 @@ async fn a_mail_arrives_as_it_was_meant(on: On) {
     let mail = with(queued_mail(0, "anna@example.com"), "bodyText", json!(text));
     let mail = with(mail, "bodyHtml", json!("<p>\u{1f300}</p>\n.\n<p>x</p>"));
     let mail = with(mail, "attachments", json!(files));
+    let link = format!("https://app.example/unsubscribe?token={}", "x".repeat(100));
+    let mail = with(mail, "unsubscribeUrl", json!(link));
     let injected =
         with(queued_mail(1, "bob@example.com"), "subject", json!("Hello\r\nBcc: eve@example.com\r\n\r\nbody"));
     let plain = with(queued_mail(2, "carl@example.com"), "bodyHtml", Value::Null);
@@ -55,6 +57,8 @@ async fn a_mail_arrives_as_it_was_meant(on: On) {
     );
     assert_eq!(first["headers"]["Message-ID"], format!("<{}@example.com>", uuid(0)));
     assert!(first["headers"]["Date"].is_string());
+    assert_eq!(first["headers"]["List-Unsubscribe"], format!("<{link}>"));
+    assert_eq!(first["headers"]["List-Unsubscribe-Post"], "List-Unsubscribe=One-Click");
     // A mail's lines end as its medium has them.
     let lines = |text: &str| text.replace("\r\n", "\n").replace('\r', "\n");
     assert_eq!(lines(first["text"].as_str().unwrap()).trim_end(), lines(&text).trim_end());
@@ -66,6 +70,7 @@ async fn a_mail_arrives_as_it_was_meant(on: On) {
     assert!(second["headers"]["Subject"].as_str().unwrap().contains("eve@example.com"), "it is all subject: {second}");
     let third = to("carl@example.com");
     assert_eq!((&third["html"], body(third).as_str()), (&Value::Null, "Hello"));
+    assert_eq!(third["headers"]["List-Unsubscribe"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ pub const CLAIM_MAILS: &str = "\
 UPDATE [dbo].[NheaMailQueue]
 SET Status = N'Sending', Attempts = Attempts + 1, NotBefore = DATEADD(millisecond, @P2, SYSUTCDATETIME())
 OUTPUT inserted.Id, inserted.ToAddress, inserted.Subject, inserted.BodyHtml, inserted.BodyText, inserted.Attachments,
-    inserted.Attempts
+    inserted.Attempts, inserted.UnsubscribeUrl
 WHERE Id IN (
     SELECT TOP (@P1) Id
     FROM [dbo].[NheaMailQueue] WITH (UPDLOCK, READPAST, ROWLOCK)
