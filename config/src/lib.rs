@@ -40,8 +40,8 @@ pub use schema::check;
 pub use secret::Secret;
 pub use settings::{
     ApiSettings, AuthKey, AuthSettings, CacheSettings, ClaimNames, LogFormat, LogSettings, LogTableLevel,
-    LogTableSettings, NotificationSettings, PlayerSettings, RateSettings, ResourceSpec, RuntimeSettings, Settings,
-    StreamSettings, TraceSettings,
+    LogTableSettings, NotificationSettings, OperatorSettings, PlayerSettings, RateSettings, ResourceSpec,
+    RuntimeSettings, Settings, StreamSettings, TraceSettings,
 };
 pub use spec::{ComponentSpec, Input, Kind, PipelineSpec, is_id};
 pub use yaml::{DEPTH_MAX, EXPANDED_BYTES_MAX, NODES_MAX, TEXT_BYTES_MAX, read_yaml};

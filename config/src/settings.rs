@@ -136,6 +136,20 @@ pub struct NotificationSettings {
     /// What signs these links, 32 bytes at least, the same in all instances. Another one makes links of mails that were sent
     /// worthless. Default none: in development a secret that everybody knows; elsewhere there are no links without it.
     pub unsubscribe_secret: Option<Secret>,
+    /// Who is told by mail of errors that are logged.
+    pub operators: OperatorSettings,
+}
+
+/// The operators, who are told of errors by mail: of what the log table keeps, by `mail_sender`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorSettings {
+    /// Their addresses. Default none: nobody is told.
+    #[schemars(length(max = 20))]
+    pub mail_to: Vec<String>,
+    /// Different errors that an instance tells in an hour; each is told once an hour anyway. Default 20.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub per_hour: u32,
 }
 
 /// The cache tiers.

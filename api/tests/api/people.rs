@@ -59,7 +59,8 @@ impl Push for Asked {
 /// Links as in development.
 pub fn links() -> Option<Unsubscribe> {
     let url = "http://127.0.0.1:8080/unsubscribe".to_owned();
-    Unsubscribe::new(&NotificationSettings { unsubscribe_url: url, unsubscribe_secret: None }, "development").unwrap()
+    let settings = NotificationSettings { unsubscribe_url: url, ..Settings::default().notifications };
+    Unsubscribe::new(&settings, "development").unwrap()
 }
 
 fn id(number: u64) -> Uuid {

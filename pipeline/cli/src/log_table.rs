@@ -9,6 +9,10 @@
 //! - What the writer itself meets with goes to standard error alone: a line about a lost line would be the next one.
 //! - Lines older than `log.table.days`, and those beyond the newest `log.table.rows_max`, are removed every minute.
 
+mod alerts;
+
+pub use alerts::Alerts;
+
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use serde_json::{Map, Value};
 use smartpulse_clients::database::SharedDatabase;
@@ -204,11 +208,11 @@ fn cut(text: &str, units: usize) -> &str {
 
 impl LogTable {
     /// Begins to write.
-    pub fn start(self, database: SharedDatabase, settings: &LogTableSettings) -> Writing {
+    pub fn start(self, database: SharedDatabase, settings: &LogTableSettings, alerts: Option<Alerts>) -> Writing {
         let (stop, stopped) = oneshot::channel::<()>();
         let keep = Duration::from_secs(u64::from(settings.days) * 86_400);
-        let writer =
-            Writer { table: self, database, keep, rows_max: settings.rows_max, batch: Vec::new(), quiet: false };
+        let rows_max = settings.rows_max;
+        let writer = Writer { table: self, database, keep, rows_max, batch: Vec::new(), alerts, quiet: false };
         Writing { stop, task: tokio::spawn(WRITING.scope((), writer.run(stopped))) }
     }
 }
@@ -237,6 +241,8 @@ struct Writer {
     rows_max: u32,
     /// Taken from the queue, and not known to be in the table.
     batch: Vec<Map<String, Value>>,
+    /// Those among them that operators are told.
+    alerts: Option<Alerts>,
     /// Whether standard error knows that the table cannot be written.
     quiet: bool,
 }
@@ -258,7 +264,7 @@ impl Writer {
                 self.clean().await;
                 clean_at = Instant::now() + CLEAN_INTERVAL;
             }
-            if self.batch.is_empty() {
+            if self.batch.is_empty() && self.alert().await {
                 tokio::select! {
                     taken = self.table.queue.recv_many(&mut self.batch, BATCH_LINES) => if taken == 0 { return },
                     () = sleep_until(clean_at) => continue,
@@ -302,8 +308,23 @@ impl Writer {
         if outcome.is_ok() {
             self.quiet = false;
         }
+        if let Some(alerts) = &mut self.alerts {
+            alerts.note(&self.batch);
+        }
         self.batch.clear();
-        true
+        self.alert().await
+    }
+
+    /// Queues the operators' mails. False when it has to be tried again.
+    async fn alert(&mut self) -> bool {
+        let Some(alerts) = &mut self.alerts else { return true };
+        match alerts.queue(&*self.database).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.tell(&error, "operators' alerts cannot be queued as mails");
+                !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Transient)
+            }
+        }
     }
 
     async fn clean(&mut self) {

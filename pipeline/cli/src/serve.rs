@@ -1,7 +1,7 @@
 //! The API beside running graphs: bound before they start, ready when the cache is warm, ended after them. Meanwhile bus and
 //! pub/sub are asked whether they are there: readiness names what is degraded.
 
-use crate::log_table::{LogTable, Writing};
+use crate::log_table::{Alerts, LogTable, Writing};
 use crate::setup::Session;
 use crate::traces::Traces;
 use smartpulse_api::{Api, Parts, Readiness};
@@ -76,7 +76,9 @@ impl Serving {
     pub async fn start(session: &Session, listener: TcpListener, logs: LogTable, traces: &Traces) -> Result<Self> {
         let cache: Arc<SharedCache> = session.resources.get(CACHE).await?;
         let database: SharedDatabase = session.resources.get(DATABASE).await?;
-        let logs = logs.start(Arc::clone(&database), &session.settings.log.table);
+        let settings = &session.settings;
+        let alerts = Alerts::new(&settings.notifications.operators, &settings.environment, &session.metrics)?;
+        let logs = logs.start(Arc::clone(&database), &settings.log.table, alerts);
         let bus: Option<SharedBus> = match session.declared.kinds.get(BUS) {
             Some(&"bus") => Some(session.resources.get(BUS).await?),
             _ => None,

@@ -80,10 +80,11 @@ impl Unsubscribe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use smartpulse_config::Secret;
+    use smartpulse_config::{Secret, Settings};
 
     fn settings(url: &str, secret: Option<&str>) -> NotificationSettings {
-        NotificationSettings { unsubscribe_url: url.to_owned(), unsubscribe_secret: secret.map(Secret::new) }
+        let (unsubscribe_url, unsubscribe_secret) = (url.to_owned(), secret.map(Secret::new));
+        NotificationSettings { unsubscribe_url, unsubscribe_secret, ..Settings::default().notifications }
     }
 
     #[test]

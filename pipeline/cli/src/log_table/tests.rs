@@ -1,7 +1,7 @@
 use super::*;
 use smartpulse_clients::database::{Database, LogQuery};
 use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
-use smartpulse_config::{LogTableLevel, Secret};
+use smartpulse_config::{LogTableLevel, OperatorSettings, Secret};
 use tempfile::TempDir;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt;
@@ -56,7 +56,7 @@ async fn lines_are_kept_with_their_fields_in_order_and_secrets_stay_hidden() {
     let secret = Secret::new("hunter2");
     tracing::warn!(component = "broadcast", error = "no route", tries = 3, ?secret, "sink is away");
     tracing::info!(message = %"x".repeat(5_000), long = "\u{1f300}".repeat(1_500));
-    let writing = table.start(database.clone(), &settings());
+    let writing = table.start(database.clone(), &settings(), None);
     // Later ones come too, and the end waits for the last.
     until(|| metrics.written.get() == 2).await;
     tracing::error!("the last");
@@ -95,7 +95,7 @@ async fn a_database_that_is_away_is_waited_for_and_one_that_refuses_is_not() {
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines));
     // Without a schema there is no such table.
     tracing::warn!("refused");
-    let writing = table.start(database.clone(), &settings());
+    let writing = table.start(database.clone(), &settings(), None);
     until(|| dropped(&metrics, "refused") == 1).await;
     database.create_schema().await.unwrap();
     // Another program holds the file.
@@ -120,11 +120,11 @@ async fn old_lines_and_too_many_are_removed() {
     for n in 0..20 {
         tracing::warn!(n, "one of many");
     }
-    let writing = table.start(database.clone(), &settings());
+    let writing = table.start(database.clone(), &settings(), None);
     until(|| metrics.written.get() == 20).await;
     writing.end().await;
     let (_, table) = queue(Uuid::nil(), &Registry::new()).unwrap();
-    let writing = table.start(database.clone(), &LogTableSettings { rows_max: 5, ..settings() });
+    let writing = table.start(database.clone(), &LogTableSettings { rows_max: 5, ..settings() }, None);
     timeout(LONG, async {
         // Lines of one millisecond go together.
         while kept(&database).await.len() > 5 {
@@ -134,4 +134,29 @@ async fn old_lines_and_too_many_are_removed() {
     .await
     .unwrap();
     writing.end().await;
+}
+
+#[tokio::test]
+async fn an_error_becomes_a_mail_to_the_operators_and_a_warning_does_not() {
+    let (folder, database) = database();
+    database.create_schema().await.unwrap();
+    let (table, _, _guard) = logging();
+    let operators = OperatorSettings { mail_to: vec!["ops@example.com".to_owned()], per_hour: 20 };
+    let alerts = Alerts::new(&operators, "production", &Registry::new()).unwrap();
+    tracing::warn!("this heals");
+    tracing::error!(component = "capture", table = "Forecasts", "rows were lost");
+    let writing = table.start(database, &settings(), alerts);
+    let other = rusqlite::Connection::open(folder.path().join("main.db")).unwrap();
+    let mails = || -> Vec<(String, String, String)> {
+        let mut query = other.prepare("SELECT ToAddress, Subject, BodyText FROM NheaMailQueue").unwrap();
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    until(|| !mails().is_empty()).await;
+    tracing::error!(component = "capture", table = "Units", "rows were lost");
+    writing.end().await;
+    let mails = mails();
+    let [(to, subject, text)] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!((&**to, &**subject), ("ops@example.com", "SmartPulse production: capture: rows were lost"));
+    assert!(text.contains("rows were lost") && text.contains("Forecasts"), "{text}");
 }
