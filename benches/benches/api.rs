@@ -11,10 +11,11 @@
 //! shed ones apart. Twice: over a database that is 2 ms away, where places are what is short, and over SQLite in the process,
 //! where the processors are, so that every request waits for them and the client's too.
 //!
-//! Result (2 vCPU Xeon at 2 GHz, idle; rounds of 4 s): L1 hit 46,400 requests/s with p99 2.4 ms, 304 46,500, bare 73,400 with p99 1.3 ms:
-//! a ratio of 0.63, below the goal of 0.7. Full 16,800/s with p99 1.0 ms; at 3x 14,400/s were accepted with p99 6.5 ms (6.5 times; the
-//! goal is 2) and 6,200/s answered 503 with p50 2.1 and p99 5.3 ms (goal: 10 ms). The client takes its share of the two
-//! processors in all of it.
+//! Result (2 vCPU Xeon at 2 GHz, idle; rounds of 3 s): L1 hit 54,800 requests/s with p99 2.1 ms, 304 53,100, bare 77,400 with p99
+//! 1.5 ms: a ratio of 0.71 (goal 0.7; another run, of 2 s, 0.72). Distant database: full 1,700/s with p99 10.1 ms; at 3x 1,400/s
+//! were accepted with p99 8.5 ms (0.84 times; goal 2) and 3,800/s answered 503 with p50 1.3 and p99 4.8 ms (goal 10 ms). Near: full
+//! 19,500/s with p99 2.1 ms, at 3x p99 4.4 ms (2.1 times; in two other runs 5.2 and 6.5), 503 with p99 3.3 ms. The client takes its
+//! share of the two processors in all of it.
 //!
 //! Run: `cargo bench -p smartpulse-benches --bench api`; `WRK` names another program, `SECONDS` the time of a round.
 
