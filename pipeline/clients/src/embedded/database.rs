@@ -13,7 +13,7 @@
 //!
 //! Queries in the metrics: `ping`, `schema`, `table`, `head`, `changes`, `health`, `plan`, `tombstones`, `scan`, `get`, `list`,
 //! `write`, `insert`, `clean`, `devices`, `remove_device`, `claim_mails`, `settle_mails`, and those
-//! of [`super::notifications`].
+//! of `notifications.rs`.
 
 use super::capture::{self, CaptureSlot};
 use super::connection::{Failure, Opener, Pool, Synchronous};
