@@ -9,12 +9,12 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 /// How long a browser need not ask again.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// The layer for these origins; `None` without any.
+/// The layer for these origins and the methods that there are; `None` without any origin.
 ///
 /// # Errors
 ///
 /// If an origin is none.
-pub(crate) fn layer(origins: &[String]) -> Result<Option<CorsLayer>> {
+pub(crate) fn layer(origins: &[String], methods: Vec<Method>) -> Result<Option<CorsLayer>> {
     if origins.is_empty() {
         return Ok(None);
     }
@@ -27,7 +27,7 @@ pub(crate) fn layer(origins: &[String]) -> Result<Option<CorsLayer>> {
     Ok(Some(
         CorsLayer::new()
             .allow_origin(allowed)
-            .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+            .allow_methods(methods)
             .allow_headers([
                 AUTHORIZATION,
                 CONTENT_TYPE,
@@ -58,12 +58,12 @@ mod tests {
 
     #[test]
     fn origins_have_no_path() {
-        assert!(layer(&[]).unwrap().is_none());
+        assert!(layer(&[], Vec::new()).unwrap().is_none());
         for good in ["https://app.example", "http://localhost:3000", "*"] {
-            assert!(layer(&[good.to_owned()]).unwrap().is_some(), "{good}");
+            assert!(layer(&[good.to_owned()], vec![Method::GET]).unwrap().is_some(), "{good}");
         }
         for bad in ["app.example", "https://app.example/", "https://", "https://*.example", "file:///x"] {
-            let error = layer(&[bad.to_owned()]).unwrap_err().to_string();
+            let error = layer(&[bad.to_owned()], vec![Method::GET]).unwrap_err().to_string();
             assert!(error.contains("write it as https://app.example"), "{bad}: {error}");
         }
     }

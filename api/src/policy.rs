@@ -74,6 +74,17 @@ impl Policies {
         }
     }
 
+    /// The methods of all paths, each once.
+    pub fn methods(&self) -> Vec<Method> {
+        let mut methods: Vec<Method> = Vec::new();
+        for (method, _) in self.places.iter().flat_map(|place| &place.methods) {
+            if !methods.contains(method) {
+                methods.push(method.clone());
+            }
+        }
+        methods
+    }
+
     /// All of them, by path.
     pub fn all(&self) -> Vec<(Method, &'static str, Policy)> {
         let of = |place: &Place| {

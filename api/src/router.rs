@@ -96,7 +96,7 @@ impl Api {
             .map_err(|error| Error::fatal("api.cache_control is not a header value").because(error))?;
         let (router, policies) = routes().into_parts();
         let verifier = Verifier::new(&settings.auth, environment)?;
-        let cors = cors::layer(&settings.cors_origins)?;
+        let cors = cors::layer(&settings.cors_origins, policies.methods())?;
         let metrics = HttpMetrics::new(&parts.registry)?;
         let request_timeout = Duration::from_millis(settings.request_timeout_ms);
         let (database, readiness) = (Arc::clone(&parts.database), Arc::clone(&parts.readiness));

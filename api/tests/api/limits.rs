@@ -104,6 +104,8 @@ async fn pages_of_configured_origins_may_call_and_no_others() {
     let ours = world.send("OPTIONS", &path(), &preflight("https://app.example"), "").await;
     assert_eq!(ours.header("access-control-allow-origin"), Some("https://app.example"));
     assert!(ours.header("access-control-allow-headers").unwrap().contains("authorization"));
+    let methods = ours.header("access-control-allow-methods").unwrap();
+    assert!(["GET", "POST", "PUT", "PATCH", "DELETE"].iter().all(|method| methods.contains(method)), "{methods}");
     let theirs = world.send("OPTIONS", &path(), &preflight("https://evil.example"), "").await;
     assert_eq!(theirs.header("access-control-allow-origin"), None);
     let read = world.send("GET", &path(), &[("origin", "https://app.example")], "").await;

@@ -292,6 +292,9 @@ impl Writer {
 
     /// Writes the batch. False when it has to be tried again.
     async fn write(&mut self) -> bool {
+        if self.batch.is_empty() {
+            return self.alert().await;
+        }
         let outcome = self.database.insert_absent(TABLE, &self.batch).await;
         let lines = self.batch.len() as u64;
         match &outcome {

@@ -77,7 +77,7 @@ impl Serving {
         let cache: Arc<SharedCache> = session.resources.get(CACHE).await?;
         let database: SharedDatabase = session.resources.get(DATABASE).await?;
         let settings = &session.settings;
-        let alerts = Alerts::new(&settings.notifications.operators, &settings.environment, &session.metrics)?;
+        let alerts = Alerts::new(settings, &session.metrics)?;
         let logs = logs.start(Arc::clone(&database), &settings.log.table, alerts);
         let bus: Option<SharedBus> = match session.declared.kinds.get(BUS) {
             Some(&"bus") => Some(session.resources.get(BUS).await?),

@@ -348,7 +348,7 @@ WHERE NOT EXISTS (SELECT 1 FROM [dbo].[NotificationQuiet] AS q WITH (UPDLOCK, HO
     WHERE q.UserId = u.Id AND q.[Rule] = @P1);
 UPDATE [dbo].[NotificationQuiet]
 SET LastEvent = @P2, QuietUntil = @until
-WHERE [Rule] = @P1 AND UserId IN (@P5, @P6) AND QuietUntil <= @now AND LastEvent <> @P2;
+WHERE [Rule] = @P1 AND UserId IN (@P5, @P6) AND (LastEvent = @P2 OR QuietUntil <= @now);
 COMMIT;
 SELECT UserId
 FROM [dbo].[NotificationQuiet]

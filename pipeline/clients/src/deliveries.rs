@@ -118,7 +118,7 @@ impl Attempt {
     }
 
     fn row(&self) -> Map<String, Value> {
-        let detail: Option<String> = self.detail.as_ref().map(|detail| detail.chars().take(DETAIL_MAX).collect());
+        let detail: Option<String> = self.detail.as_ref().map(|detail| detail.chars().take(DETAIL_MAX / 2).collect());
         let members = [
             ("id", json!(self.id)),
             ("deliveryId", json!(self.delivery)),
@@ -145,7 +145,8 @@ pub struct Round<'a> {
     ledger: Option<&'a DeliveryLedger>,
     /// Those of the batch, by their places; none where there is no ledger or the document names none.
     deliveries: Vec<Option<Delivery>>,
-    told: HashSet<Uuid>,
+    /// The places of those that were told, or whose delivery stands in the batch before them.
+    repeated: HashSet<usize>,
     /// Events that name no delivery.
     pub rejected: Vec<Rejected>,
     /// How many were told before.
@@ -173,7 +174,7 @@ impl DeliveryLedger {
         let mut round = Round {
             ledger,
             deliveries: vec![None; batch.events.len()],
-            told: HashSet::new(),
+            repeated: HashSet::new(),
             rejected: Vec::new(),
             told_before: 0,
         };
@@ -185,9 +186,13 @@ impl DeliveryLedger {
             }
         }
         let ids: Vec<Uuid> = round.deliveries.iter().flatten().map(|delivery| delivery.id).collect();
-        round.told = told(&*ledger.database, &ids).await?;
-        let known = round.deliveries.iter().flatten().filter(|delivery| round.told.contains(&delivery.id)).count();
-        round.told_before = known as u64;
+        let mut seen = told(&*ledger.database, &ids).await?;
+        for (index, delivery) in round.deliveries.iter().enumerate() {
+            if delivery.as_ref().is_some_and(|delivery| !seen.insert(delivery.id)) {
+                round.repeated.insert(index);
+            }
+        }
+        round.told_before = round.repeated.len() as u64;
         Ok(round)
     }
 }
@@ -217,7 +222,7 @@ impl Round<'_> {
     #[must_use]
     pub fn is_due(&self, index: usize) -> bool {
         match self.deliveries.get(index) {
-            Some(Some(delivery)) => !self.told.contains(&delivery.id),
+            Some(Some(_)) => !self.repeated.contains(&index),
             _ => self.ledger.is_none(),
         }
     }

@@ -29,6 +29,7 @@ pub async fn notifications_suite<F: DatabaseFixture>(make: impl Fn() -> F) {
         channels_are_on_until_a_user_switches_them_off,
         a_quiet_period_is_opened_by_one_event_and_answers_it_the_same_again,
         a_quiet_period_that_is_over_is_opened_anew,
+        an_event_that_comes_again_keeps_its_quiet_period_open,
         an_inbox_is_its_user_s_own,
         devices_are_registered_once_and_belong_to_who_registered_them_last,
         nobody_registers_devices_without_end,
@@ -133,6 +134,17 @@ async fn a_quiet_period_is_opened_by_one_event_and_answers_it_the_same_again(fix
     let (a, b) = (a.unwrap(), b.unwrap());
     let all: BTreeSet<Uuid> = a.iter().chain(&b).copied().collect();
     assert_eq!((a.len() + b.len(), all.len()), (USERS_MAX, USERS_MAX));
+}
+
+/// While its messages cannot be published an event is claimed again and again: another must not get in between.
+async fn an_event_that_comes_again_keeps_its_quiet_period_open(fixture: impl DatabaseFixture) {
+    let database = fixture.open().await;
+    let people = notifications(&database);
+    let quiet = |event, period| Quiet { rule: "renewed", event, period };
+    let moment = Duration::from_millis(1);
+    assert_eq!(people.claim_quiet(quiet("e1", moment), &[id(1)]).await.unwrap(), [id(1)]);
+    assert_eq!(people.claim_quiet(quiet("e1", LONG), &[id(1)]).await.unwrap(), [id(1)]);
+    assert!(people.claim_quiet(quiet("e2", LONG), &[id(1)]).await.unwrap().is_empty());
 }
 
 async fn a_quiet_period_that_is_over_is_opened_anew(fixture: impl DatabaseFixture) {

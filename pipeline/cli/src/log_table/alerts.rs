@@ -10,7 +10,7 @@
 use prometheus::{IntCounter, Registry};
 use serde_json::{Map, Value, json};
 use smartpulse_clients::database::{Database, insert_each};
-use smartpulse_config::OperatorSettings;
+use smartpulse_config::{LogTableLevel, Settings};
 use smartpulse_mail::{MailRequest, QUEUE, Templates};
 use smartpulse_pipeline::error::{Error, ErrorKind, Result};
 use smartpulse_pipeline::message::NAMESPACE;
@@ -45,10 +45,17 @@ impl Alerts {
     /// None when there is nobody to tell.
     ///
     /// # Errors
-    /// Fatal when an address is none, or the registry has a metric of this name already.
-    pub fn new(settings: &OperatorSettings, environment: &str, registry: &Registry) -> Result<Option<Self>> {
+    /// Fatal when an address is none, when there is no log table, or the registry has a metric of this name already.
+    pub fn new(settings: &Settings, registry: &Registry) -> Result<Option<Self>> {
+        let (environment, table, settings) =
+            (&settings.environment, &settings.log.table, &settings.notifications.operators);
         if settings.mail_to.is_empty() {
             return Ok(None);
+        }
+        if table.level == LogTableLevel::Off {
+            let text =
+                "notifications.operators.mail_to is told of what the log table keeps, and log.table.level is off";
+            return Err(Error::fatal(text));
         }
         let refused = |error| Error::fatal("the metric of operators' alerts cannot be registered").because(error);
         let help = "logged errors that no mail tells the operators: more than operators.per_hour, or not to be queued";
@@ -57,7 +64,7 @@ impl Alerts {
         let alerts = Self {
             to: settings.mail_to.clone(),
             per_hour: usize::try_from(settings.per_hour).unwrap_or(usize::MAX),
-            environment: environment.to_owned(),
+            environment: environment.clone(),
             templates: Templates::load(None)?,
             hour: String::new(),
             told: BTreeSet::new(),
@@ -77,7 +84,7 @@ impl Alerts {
         for line in lines.iter().filter(|line| line["level"] == "ERROR") {
             let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default();
             let hour: String = text("createdAt").chars().take(HOUR_CHARS).collect();
-            if hour != self.hour {
+            if hour > self.hour {
                 self.hour.clone_from(&hour);
                 self.told.clear();
             }
@@ -93,7 +100,7 @@ impl Alerts {
             self.told.insert(error);
             let head: String = message.lines().next().unwrap_or_default().chars().take(SUBJECT_CHARS).collect();
             let subject = format!("SmartPulse {}: {component}: {head}", self.environment);
-            let (time, instance, fields) = (text("createdAt"), text("instance"), text("fields"));
+            let (time, instance, fields) = (text("createdAt"), text("instance"), told_fields(text("fields")));
             let body = format!(
                 "{message}\n\n{fields}\n\nLogged by {component} of instance {instance} at {time}. The same error is told once an \
                  hour; `smartpulse logs --level error` shows all."
@@ -137,13 +144,26 @@ impl Alerts {
     }
 }
 
+/// The fields of a line, but for the text of a panic, which may name anything and is for the log only.
+fn told_fields(fields: &str) -> String {
+    let mut fields: Map<String, Value> = serde_json::from_str(fields).unwrap_or_default();
+    fields.remove("panic");
+    fields.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn settings(to: &[&str], per_hour: u32) -> Settings {
+        let mut settings = Settings { environment: "production".to_owned(), ..Settings::default() };
+        settings.notifications.operators.mail_to = to.iter().map(ToString::to_string).collect();
+        settings.notifications.operators.per_hour = per_hour;
+        settings
+    }
+
     fn told(to: &[&str], per_hour: u32) -> Result<Option<Alerts>> {
-        let settings = OperatorSettings { mail_to: to.iter().map(ToString::to_string).collect(), per_hour };
-        Alerts::new(&settings, "production", &Registry::new())
+        Alerts::new(&settings(to, per_hour), &Registry::new())
     }
 
     fn line(level: &str, hour: u32, message: &str) -> Map<String, Value> {
@@ -178,5 +198,15 @@ mod tests {
         assert!(told(&[], 1).unwrap().is_none());
         let error = told(&["a@example.com", "nobody"], 1).unwrap_err().chain();
         assert!(error.contains("mail_to") && error.contains("nobody"), "{error}");
+        let mut unheard = settings(&["a@example.com"], 1);
+        unheard.log.table.level = LogTableLevel::Off;
+        let error = Alerts::new(&unheard, &Registry::new()).unwrap_err().chain();
+        assert!(error.contains("log.table.level"), "{error}");
+    }
+
+    #[test]
+    fn what_a_panic_said_is_told_to_the_log_only() {
+        assert_eq!(told_fields(r#"{"panic":"the password","table":"Forecasts"}"#), "table: \"Forecasts\"");
+        assert_eq!(told_fields(""), "");
     }
 }

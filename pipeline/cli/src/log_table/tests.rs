@@ -1,7 +1,7 @@
 use super::*;
 use smartpulse_clients::database::{Database, LogQuery};
 use smartpulse_clients::embedded::{SqliteConfig, SqliteDatabase};
-use smartpulse_config::{LogTableLevel, OperatorSettings, Secret};
+use smartpulse_config::{LogTableLevel, Secret, Settings};
 use tempfile::TempDir;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt;
@@ -141,8 +141,9 @@ async fn an_error_becomes_a_mail_to_the_operators_and_a_warning_does_not() {
     let (folder, database) = database();
     database.create_schema().await.unwrap();
     let (table, _, _guard) = logging();
-    let operators = OperatorSettings { mail_to: vec!["ops@example.com".to_owned()], per_hour: 20 };
-    let alerts = Alerts::new(&operators, "production", &Registry::new()).unwrap();
+    let mut told = Settings { environment: "production".to_owned(), ..Settings::default() };
+    told.notifications.operators.mail_to = vec!["ops@example.com".to_owned()];
+    let alerts = Alerts::new(&told, &Registry::new()).unwrap();
     tracing::warn!("this heals");
     tracing::error!(component = "capture", table = "Forecasts", "rows were lost");
     let writing = table.start(database, &settings(), alerts);

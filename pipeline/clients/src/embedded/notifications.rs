@@ -33,8 +33,7 @@ const SWITCH: &str = "INSERT INTO NotificationPreferences (UserId, Channel, Enab
 /// The quiet period ?4, in seconds, of the user ?1 for the event ?3 of the rule ?2: no row changes while another holds.
 const CLAIM_QUIET: &str = "INSERT INTO NotificationQuiet (UserId, Rule, LastEvent, QuietUntil)
     VALUES (?1, ?2, ?3, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', printf('+%.3f seconds', ?4)))
-    ON CONFLICT (UserId, Rule) DO UPDATE SET LastEvent = excluded.LastEvent,
-        QuietUntil = CASE WHEN LastEvent = excluded.LastEvent THEN QuietUntil ELSE excluded.QuietUntil END
+    ON CONFLICT (UserId, Rule) DO UPDATE SET LastEvent = excluded.LastEvent, QuietUntil = excluded.QuietUntil
     WHERE LastEvent = excluded.LastEvent OR QuietUntil <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
 
 /// Marks it, unless it is marked; it stays read since the first time.

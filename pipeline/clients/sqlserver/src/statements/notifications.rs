@@ -61,7 +61,7 @@ pub fn claim_quiet(count: usize) -> String {
          \x20   WHERE q.UserId = u.Id AND q.[Rule] = @P1);\n\
          UPDATE [dbo].[NotificationQuiet]\n\
          SET LastEvent = @P2, QuietUntil = @until\n\
-         WHERE [Rule] = @P1 AND UserId IN ({users}) AND QuietUntil <= @now AND LastEvent <> @P2;\n\
+         WHERE [Rule] = @P1 AND UserId IN ({users}) AND (LastEvent = @P2 OR QuietUntil <= @now);\n\
          COMMIT;\n\
          SELECT UserId\nFROM [dbo].[NotificationQuiet]\n\
          WHERE [Rule] = @P1 AND UserId IN ({users}) AND LastEvent = @P2;"
