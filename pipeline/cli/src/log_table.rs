@@ -15,7 +15,7 @@ pub use alerts::Alerts;
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use serde_json::{Map, Value};
-use smartpulse_clients::database::SharedDatabase;
+use smartpulse_clients::database::{SharedDatabase, cut};
 use smartpulse_config::LogTableSettings;
 use smartpulse_pipeline::Timestamp;
 use smartpulse_pipeline::error::{Error, ErrorKind};
@@ -191,19 +191,6 @@ impl Visit for Said {
 fn crate_name(target: &str) -> &str {
     let name = target.split("::").next().unwrap_or(target);
     name.strip_prefix("smartpulse_").unwrap_or(name)
-}
-
-/// The text up to a number of UTF-16 units.
-fn cut(text: &str, units: usize) -> &str {
-    let mut room = units;
-    let end = text.char_indices().find(|(_, c)| match room.checked_sub(c.len_utf16()) {
-        Some(left) => {
-            room = left;
-            false
-        }
-        None => true,
-    });
-    end.map_or(text, |(end, _)| &text[..end])
 }
 
 impl LogTable {

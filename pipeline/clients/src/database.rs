@@ -359,6 +359,20 @@ pub trait Database: Send + Sync {
 /// A shared database resource.
 pub type SharedDatabase = Arc<dyn Database>;
 
+/// The text up to a number of UTF-16 units: what a column of that many characters holds in SQL Server.
+#[must_use]
+pub fn cut(text: &str, units: usize) -> &str {
+    let mut room = units;
+    let end = text.char_indices().find(|(_, c)| match room.checked_sub(c.len_utf16()) {
+        Some(left) => {
+            room = left;
+            false
+        }
+        None => true,
+    });
+    end.map_or(text, |(end, _)| &text[..end])
+}
+
 /// Inserts rows where their id is absent, and says which can never go in, by their places, with the database's reason.
 ///
 /// A batch that is refused is halved until the bad rows stand alone: each of a batch of n costs about 2 log2 n further calls.

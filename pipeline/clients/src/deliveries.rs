@@ -7,7 +7,7 @@
 //! it with [`Round::record`]. Between the two a crash repeats at most the batch; what the sink does by the delivery's id (a row
 //! of the inbox, a queued mail) is there once all the same.
 
-use crate::database::{Database, SharedDatabase, insert_each};
+use crate::database::{Database, SharedDatabase, cut, insert_each};
 use crate::notifications::Channel;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -118,7 +118,7 @@ impl Attempt {
     }
 
     fn row(&self) -> Map<String, Value> {
-        let detail: Option<String> = self.detail.as_ref().map(|detail| detail.chars().take(DETAIL_MAX / 2).collect());
+        let detail = self.detail.as_deref().map(|detail| cut(detail, DETAIL_MAX));
         let members = [
             ("id", json!(self.id)),
             ("deliveryId", json!(self.delivery)),

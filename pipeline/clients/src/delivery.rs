@@ -8,6 +8,7 @@
 //!   a sender that was paused beyond its lease changes nothing.
 //! - Time is the database's alone.
 
+use crate::database::cut;
 use async_trait::async_trait;
 use smartpulse_pipeline::error::Result;
 use std::sync::Arc;
@@ -122,7 +123,7 @@ impl Settlement {
     pub fn columns(&self) -> (&'static str, Option<String>, Option<i32>, i32) {
         /// What `LastError` holds.
         const ERROR_MAX: usize = 4_000;
-        let cut = |error: &str| Some(error.chars().take(ERROR_MAX).collect());
+        let cut = |error: &str| Some(cut(error, ERROR_MAX).to_owned());
         match &self.outcome {
             MailOutcome::Sent => ("Sent", None, None, 0),
             MailOutcome::Again { error, wait } => {

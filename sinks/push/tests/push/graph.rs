@@ -145,7 +145,8 @@ async fn a_ledger_keeps_each_attempt_and_another_process_tells_nobody_twice() {
         };
         [(1, USER), (2, 8), (3, 9), (4, 10), (5, 99)].map(|(number, user)| delivery(number, user)).to_vec()
     };
-    run_with(&rig(&place), &yaml, batch()).await;
+    // Each twice in one batch, as a program that publishes again has it.
+    run_with(&rig(&place), &yaml, [batch(), batch()].concat()).await;
     // A pusher that remembers nothing.
     run_with(&rig(&place), &yaml, batch()).await;
     assert_eq!((good.seen().len(), busy.seen().len()), (1, 2), "told once, by whichever process");
