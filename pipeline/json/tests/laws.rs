@@ -129,7 +129,8 @@ fn oracle(base: &Document, patch: &[u8]) -> Result<Value, String> {
     let patch: json_patch::Patch =
         serde_json::from_value(Value::Array(standard(patch))).map_err(|error| error.to_string())?;
     let mut value = base.to_value();
-    json_patch::patch(&mut value, &patch).map_err(|error| error.to_string())?;
+    // Without undoing what a patch did before it failed: that panics for some patches, and the value is given up anyway.
+    json_patch::patch_unsafe(&mut value, &patch).map_err(|error| error.to_string())?;
     Ok(value)
 }
 
